@@ -1,0 +1,3 @@
+//! The `sys` room: safe calls in, system calls out. The only room that may hold `unsafe`.
+
+pub mod clock;

@@ -1,3 +1,5 @@
 //! The `sys` room: safe calls in, system calls out. The only room that may hold `unsafe`.
 
 pub mod clock;
+pub mod cpu;
+pub mod process;

@@ -1,1 +1,6 @@
-//! The `upstream` room.
+//! Questions in, responses out: the addresses of upstreams and the options of a `forward` line.
+
+mod address;
+pub mod spec;
+
+pub use address::{Address, AddressError, Transport};

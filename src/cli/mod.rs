@@ -1,8 +1,135 @@
-//! The `cli` room.
+//! The `cli` room: arguments in, exit code out.
+//!
+//! Without a subcommand the program serves. `check` takes the same flags, reads the same configuration, prints every
+//! diagnostic or `ok`, and leaves; it needs no privileges. Flags are written as Go's flag package takes them, because
+//! the command lines of existing node-cache deployments have to work: `-localip a,b`, `-conf=x`, `--x`.
+//!
+//! For example `-conf=/etc/Corefile -localip 169.254.20.10`:
+//! 1. `arguments` rewrites it to `--conf=/etc/Corefile --localip=169.254.20.10`, or says which flag was misspelt;
+//! 2. `flags` (clap) turns that into typed values;
+//! 3. `options` decides what they mean together: which file is the template and which is written;
+//! 4. `run` or `check` hands the [`Options`] to `life`.
+//!
+//! Exit codes: 0 stopped as asked (or `check` found nothing), 1 could not start (or `check` found something), 2 on a
+//! second interrupt. Messages for the operator go to standard error; standard output is for logs and for what was
+//! asked (`-h`, `-version`, `-plugins`, `check`). This room never opens a socket and is imported by nobody.
 
 use std::process::ExitCode;
 
+use clap::{CommandFactory, Parser};
+
+use crate::life::options::Options;
+
+mod arguments;
+mod check;
+mod flags;
+mod options;
+mod run;
+mod value;
+
+use flags::Flags;
+
+/// What the command line asks for.
+#[derive(Debug)]
+enum Command {
+    Run(Options),
+    Check(Options),
+    /// Text to print, nothing else to do.
+    Print(String),
+}
+
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    match read(&arguments) {
+        Ok(Command::Run(options)) => run::run(options),
+        Ok(Command::Check(options)) => check::check(&options),
+        Ok(Command::Print(text)) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read(arguments: &[String]) -> Result<Command, String> {
+    let (checking, rest) = match arguments.split_first() {
+        Some((first, rest)) if first == "check" => (true, rest),
+        _ => (false, arguments),
+    };
+    let normalised = arguments::normalise(&Flags::command(), rest)?;
+    let with_name = std::iter::once("dnslet".to_owned()).chain(normalised);
+    let flags = Flags::try_parse_from(with_name).map_err(|error| one_sentence(&error.to_string()))?;
+    if flags.help {
+        return Ok(Command::Print(help()));
+    }
+    if flags.version {
+        return Ok(Command::Print(version()));
+    }
+    if flags.plugins {
+        return Ok(Command::Print(run::plugin_names()));
+    }
+    let options = options::options(&flags, &options::Machine::here())?;
+    Ok(if checking { Command::Check(options) } else { Command::Run(options) })
+}
+
+/// The grouped list of flags, with the one dash node-cache's documents use.
+fn help() -> String {
+    Flags::command().term_width(110).render_help().to_string().replace("--", "-")
+}
+
+fn version() -> String {
+    format!("dnslet-{}\n{}/{}\n", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH)
+}
+
+/// The first paragraph of a clap error, in our notation of flags.
+fn one_sentence(text: &str) -> String {
+    let first = text.split("\n\n").next().unwrap_or(text);
+    first.strip_prefix("error: ").unwrap_or(first).replace("--", "-")
+}
+
+/// Standard output, for what was asked. A closed pipe is the reader's choice.
+fn say(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Standard error, for the operator.
+fn complain(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "dnslet: {}", message.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_value_names_the_flag_and_what_would_be_right() {
+        for (arguments, parts) in [
+            (&["-workers=0"][..], &["-workers", "1..=1024"][..]),
+            (&["-localip", "a"], &["-localip", "\"a\" is not an IP address"]),
+            (&["-localip="], &["-localip", "not an IP address"]),
+            (&["-cache-memory=lots"], &["-cache-memory", "64Mi"]),
+            (&["-quiet=yes"], &["-quiet", "true or false"]),
+        ] {
+            let owned: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+            let message = read(&owned).unwrap_err();
+            for part in parts {
+                assert!(message.contains(part), "{message}");
+            }
+            assert!(!message.contains("--"), "{message}");
+        }
+    }
+
+    #[test]
+    fn help_shows_single_dashes_in_groups() {
+        let text = help();
+        assert!(text.contains("-localip <IP,...>"), "{text}");
+        assert!(text.contains("Kubernetes template and ConfigMap:"), "{text}");
+        assert!(!text.contains("--"), "{text}");
+    }
 }

@@ -1,0 +1,197 @@
+//! What the flags mean together.
+//!
+//! | given | template | Corefile that is used | written |
+//! |---|---|---|---|
+//! | none of `-conf`, `-basecorefile`, `-localip` | | built in | |
+//! | `-conf` alone | | `-conf` | |
+//! | `-basecorefile`, or `-localip` and the default template exists | `-basecorefile` or the default | the filled template | `-conf`, if given |
+//! | `-localip` and the default template is missing | | `-conf`; an error without | |
+//! | `-conf stdin` | | standard input | |
+
+use std::path::{Path, PathBuf};
+
+use super::flags::Flags;
+use crate::life::options::{Configuration, DEFAULT_CONFIG_MAP, DEFAULT_TEMPLATE, Options, TcpLimits, Template};
+use crate::sys;
+
+/// Used where the control group sets no limit.
+const UNLIMITED_CACHE: usize = 64 << 20;
+/// More than this by default helps no node; `-cache-memory` may ask for it.
+const LARGEST_DEFAULT_CACHE: usize = 1 << 30;
+
+/// Facts about the machine that decide defaults.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine {
+    pub(crate) cpus: usize,
+    pub(crate) memory_limit: Option<u64>,
+    pub(crate) default_template: bool,
+}
+
+impl Machine {
+    pub(crate) fn here() -> Machine {
+        Machine {
+            cpus: sys::cpu::count(),
+            memory_limit: sys::cpu::memory_limit(),
+            default_template: Path::new(DEFAULT_TEMPLATE).is_file(),
+        }
+    }
+}
+
+/// The options of one run; the error is a sentence for the operator.
+pub(crate) fn options(flags: &Flags, machine: &Machine) -> Result<Options, String> {
+    let configuration = configuration(flags, machine.default_template)?;
+    let node_cache = flags.localip.is_some() || matches!(configuration, Configuration::Template(_));
+    let metrics_address = match &flags.metrics_listen_address {
+        Some(given) => given.0,
+        None if node_cache => Some(([0, 0, 0, 0], 9353).into()),
+        None => None,
+    };
+    Ok(Options {
+        configuration,
+        dns_port: flags.dns_port,
+        workers: flags.workers.map_or(machine.cpus, usize::from),
+        cache_memory: flags.cache_memory.unwrap_or_else(|| default_cache(machine.memory_limit)),
+        client_networks: flags.client_networks(),
+        tcp: TcpLimits {
+            connections: flags.tcp_connections.max(1),
+            per_client: flags.tcp_per_client.max(1),
+            in_flight: flags.tcp_in_flight.max(1),
+        },
+        metrics_address,
+        pidfile: flags.pidfile.clone().filter(|path| !path.as_os_str().is_empty()),
+        log_format: flags.log_format,
+        quiet: flags.quiet,
+        reload_with_signal: flags.reloadwithsignal,
+        exit_on_loop: flags.exit_on_loop,
+        warnings: warnings(flags),
+    })
+}
+
+fn configuration(flags: &Flags, default_template: bool) -> Result<Configuration, String> {
+    let conf = flags.conf.clone().filter(|path| !path.as_os_str().is_empty());
+    let stdin = conf.as_deref() == Some(Path::new("stdin"));
+    let template = match &flags.basecorefile {
+        Some(_) if stdin => {
+            return Err("-conf stdin cannot be combined with -basecorefile: a filled template is written to the file -conf names".to_owned());
+        }
+        Some(path) => Some(path.clone()),
+        None if flags.localip.is_some() && default_template && !stdin => Some(PathBuf::from(DEFAULT_TEMPLATE)),
+        None => None,
+    };
+    match (template, conf) {
+        (Some(path), output) => Ok(Configuration::Template(Template {
+            path,
+            output,
+            local_ips: flags.localip.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
+            upstream_service: flags.upstreamsvc.clone(),
+            config_map: config_map(flags),
+            prometheus_endpoint: flags.prometheus_listen_address.0.clone(),
+        })),
+        (None, Some(_)) if stdin => Ok(Configuration::Stdin),
+        (None, Some(path)) => Ok(Configuration::File(path)),
+        (None, None) if flags.localip.is_some() => Err(format!(
+            "-localip is given, but there is no Corefile: neither a template at {DEFAULT_TEMPLATE} (or -basecorefile) nor -conf"
+        )),
+        (None, None) => Ok(Configuration::BuiltIn),
+    }
+}
+
+fn config_map(flags: &Flags) -> PathBuf {
+    flags
+        .kubednscm
+        .clone()
+        .filter(|path| !path.as_os_str().is_empty())
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_MAP))
+}
+
+fn warnings(flags: &Flags) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if flags.localip.is_some() && (flags.setupinterface || flags.setupiptables) {
+        warnings.push(format!(
+            "this version sets up neither the interface ({}) nor packet rules: put the addresses of -localip on an interface \
+             yourself; -setupinterface=false -setupiptables=false says you know",
+            flags.interfacename
+        ));
+    }
+    if flags.corefile.is_some() {
+        warnings.push("-corefile has no effect, as in node-cache: use -conf or -basecorefile".to_owned());
+    }
+    warnings
+}
+
+/// A third of what the group may use: the rest is for connections, buffers and code.
+fn default_cache(memory_limit: Option<u64>) -> usize {
+    match memory_limit {
+        None => UNLIMITED_CACHE,
+        Some(limit) => usize::try_from(limit / 3).unwrap_or(usize::MAX).clamp(1 << 20, LARGEST_DEFAULT_CACHE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::arguments::normalise;
+
+    fn parsed(arguments: &str, machine: &Machine) -> Result<Options, String> {
+        let words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+        let normalised = normalise(&Flags::command(), &words).unwrap();
+        let flags = Flags::try_parse_from(std::iter::once("dnslet".to_owned()).chain(normalised)).unwrap();
+        options(&flags, machine)
+    }
+
+    fn bare() -> Machine {
+        Machine { cpus: 3, memory_limit: None, default_template: false }
+    }
+
+    fn in_pod() -> Machine {
+        Machine { memory_limit: Some(192 << 20), default_template: true, ..bare() }
+    }
+
+    #[test]
+    fn nothing_given_is_the_built_in_corefile_without_a_public_metrics_port() {
+        let options = parsed("", &bare()).unwrap();
+        assert_eq!(options.configuration, Configuration::BuiltIn);
+        assert_eq!((options.workers, options.cache_memory, options.metrics_address), (3, 64 << 20, None));
+        assert!(options.warnings.is_empty());
+    }
+
+    #[test]
+    fn the_official_arguments_fill_the_default_template_into_conf() {
+        let arguments = "-localip 169.254.20.10,10.96.0.10 -conf /etc/Corefile -upstreamsvc kube-dns-upstream";
+        let options = parsed(arguments, &in_pod()).unwrap();
+        let Configuration::Template(template) = &options.configuration else { panic!("{options:?}") };
+        assert_eq!(template.path, Path::new(DEFAULT_TEMPLATE));
+        assert_eq!(template.output.as_deref(), Some(Path::new("/etc/Corefile")));
+        assert_eq!(template.local_ips.len(), 2);
+        assert_eq!(options.metrics_address, Some("0.0.0.0:9353".parse().unwrap()));
+        assert_eq!(options.cache_memory, 64 << 20);
+        assert_eq!(options.warnings.len(), 1, "{:?}", options.warnings);
+        assert!(options.warnings[0].contains("nodelocaldns"));
+    }
+
+    #[test]
+    fn conf_is_read_as_it_stands_without_a_template() {
+        let corefile = Configuration::File("/etc/Corefile".into());
+        assert_eq!(parsed("-conf /etc/Corefile", &in_pod()).unwrap().configuration, corefile);
+        let quiet = "-conf /etc/Corefile -localip 169.254.20.10 -setupinterface=false -setupiptables=false";
+        let options = parsed(quiet, &bare()).unwrap();
+        assert_eq!(options.configuration, corefile);
+        assert!(options.warnings.is_empty());
+        assert_eq!(parsed("-conf stdin -localip ::1", &in_pod()).unwrap().configuration, Configuration::Stdin);
+    }
+
+    #[test]
+    fn combinations_without_a_meaning_say_what_is_missing() {
+        assert!(parsed("-localip 169.254.20.10", &bare()).unwrap_err().contains("there is no Corefile"));
+        assert!(parsed("-conf stdin -basecorefile x", &bare()).unwrap_err().contains("cannot be combined"));
+    }
+
+    #[test]
+    fn the_node_cache_metrics_endpoint_can_be_moved_and_switched_off() {
+        let moved = parsed("-metrics-listen-address=127.0.0.1:1", &bare()).unwrap();
+        assert_eq!(moved.metrics_address, Some("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(parsed("-localip ::1 -conf x -metrics-listen-address=", &bare()).unwrap().metrics_address, None);
+    }
+}

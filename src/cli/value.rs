@@ -1,0 +1,151 @@
+//! Values of flags: text in, typed value or a sentence saying what would be right out.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::life::options::{LogFormat, Network};
+
+/// A list of addresses; its own type so that clap takes it as one value.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses(pub(crate) Vec<IpAddr>);
+
+/// A list of networks, one value.
+#[derive(Debug, Clone)]
+pub(crate) struct Networks(pub(crate) Vec<Network>);
+
+/// A listen address in Go's notation, kept as typed: it is text of the Corefile.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint(pub(crate) String);
+
+/// A listen address or none.
+#[derive(Debug, Clone)]
+pub(crate) struct OptionalEndpoint(pub(crate) Option<SocketAddr>);
+
+/// The words Go's flag package takes.
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
+pub(crate) fn addresses(text: &str) -> Result<Addresses, String> {
+    let parse = |item: &str| item.trim().parse().map_err(|_| format!("{:?} is not an IP address", item.trim()));
+    text.split(',').map(parse).collect::<Result<Vec<_>, _>>().map(Addresses)
+}
+
+pub(crate) fn networks(text: &str) -> Result<Networks, String> {
+    text.split(',').map(|item| Network::parse(item.trim())).collect::<Result<Vec<_>, _>>().map(Networks)
+}
+
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    listen_address(text).map(|_| Endpoint(text.to_owned()))
+}
+
+pub(crate) fn optional_endpoint(text: &str) -> Result<OptionalEndpoint, String> {
+    if text.is_empty() { Ok(OptionalEndpoint(None)) } else { listen_address(text).map(|at| OptionalEndpoint(Some(at))) }
+}
+
+/// `host:port`; without a host every address of both families.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let wildcard = text.strip_prefix(':').and_then(|port| port.parse().ok());
+    match wildcard {
+        Some(port) => Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+        None => text.parse().map_err(|_| "expected ADDRESS:PORT or :PORT, for example 127.0.0.1:9353".to_owned()),
+    }
+}
+
+pub(crate) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("expected text or json".to_owned()),
+    }
+}
+
+/// Kubernetes quantities of memory: plain bytes, `Ki Mi Gi` (1024) and `k M G` (1000).
+pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+    let expected = || "expected a number of bytes, for example 67108864, 64Mi or 64M".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit: usize = match &text[digits..] {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return Err(expected()),
+    };
+    let number: usize = text[..digits].parse().map_err(|_| expected())?;
+    number.checked_mul(unit).filter(|bytes| *bytes > 0).ok_or_else(expected)
+}
+
+/// A number of seconds, bare or in nanoseconds (node-cache multiplies its flag by a second, so only `60ns` ever gave a
+/// minute there), or any other Go duration as itself.
+pub(crate) fn sync_interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix("ns").unwrap_or(text).parse().ok().map(Duration::from_secs);
+    match seconds.or_else(|| go_duration(text)) {
+        Some(interval) if !interval.is_zero() => Ok(interval),
+        _ => Err("expected a duration, for example 60, 60s or 1m".to_owned()),
+    }
+}
+
+/// Go's duration syntax without a sign: `1m30s`, `1.5h`, `300ms`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        total = total.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
+        rest = &rest[end..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_is_written_in_three_ways() {
+        for text in ["60", "60s", "60ns", "1m", "0.5m30s"] {
+            assert_eq!(sync_interval(text), Ok(Duration::from_secs(60)), "{text}");
+        }
+        assert_eq!(sync_interval("1500ms"), Ok(Duration::from_millis(1500)));
+        for text in ["", "0", "-60s", "60 s", "s", "1d", "9999999999999999h"] {
+            assert!(sync_interval(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn memory_is_written_as_in_a_manifest() {
+        assert_eq!(bytes("64Mi"), Ok(64 << 20));
+        assert_eq!(bytes("1500"), Ok(1500));
+        assert_eq!(bytes("2G"), Ok(2_000_000_000));
+        for text in ["", "Mi", "0", "64mb", "99999999999Gi", "-1"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn listen_addresses_may_leave_out_the_host() {
+        assert_eq!(listen_address(":9353"), Ok("[::]:9353".parse().unwrap()));
+        assert_eq!(listen_address("0.0.0.0:9353"), Ok("0.0.0.0:9353".parse().unwrap()));
+        assert!(listen_address("9353").is_err());
+        assert!(optional_endpoint("").unwrap().0.is_none());
+    }
+}

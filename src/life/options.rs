@@ -1,0 +1,178 @@
+//! What the operator asked for on the command line, in typed form.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a template is read from when `-basecorefile` does not say.
+pub const DEFAULT_TEMPLATE: &str = "/etc/coredns/Corefile.base";
+
+/// The kube-dns ConfigMap directory used when `-kubednscm` does not say and it exists.
+pub const DEFAULT_CONFIG_MAP: &str = "/etc/kube-dns";
+
+/// Everything one run of the agent needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Where the Corefile comes from.
+    pub configuration: Configuration,
+    /// Default port of server blocks and port of generated stub domain blocks.
+    pub dns_port: u16,
+    /// Number of worker threads.
+    pub workers: usize,
+    /// Bytes the cache may hold, all zones together.
+    pub cache_memory: usize,
+    /// Networks answered besides the ones that are answered anyway.
+    pub client_networks: Vec<Network>,
+    /// Limits of the TCP side.
+    pub tcp: TcpLimits,
+    /// Address of the process's own metrics endpoint; `None` is off.
+    pub metrics_address: Option<SocketAddr>,
+    /// File that holds the process id while the agent serves.
+    pub pidfile: Option<PathBuf>,
+    /// Shape of log lines.
+    pub log_format: LogFormat,
+    /// No list of zones at start.
+    pub quiet: bool,
+    /// Apply a regenerated Corefile as `SIGUSR1` does: whether or not its content differs.
+    pub reload_with_signal: bool,
+    /// Leave with exit code 1 when a forwarding loop is found, instead of answering SERVFAIL.
+    pub exit_on_loop: bool,
+    /// What was asked for and is not acted upon: one warning line each at start.
+    pub warnings: Vec<String>,
+}
+
+/// Where the Corefile comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Configuration {
+    /// The text compiled into the program (`sources::BUILT_IN`).
+    BuiltIn,
+    /// Standard input, read once; a reload keeps the text.
+    Stdin,
+    /// A file, used as it stands.
+    File(PathBuf),
+    /// A template whose filled form is used, and written to `output` for people to look at.
+    Template(Template),
+}
+
+/// Inputs and output of a Corefile template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// The text with placeholders.
+    pub path: PathBuf,
+    /// Where the filled text is written, if anywhere.
+    pub output: Option<PathBuf>,
+    /// Replaces `__PILLAR__LOCAL__DNS__`.
+    pub local_ips: Vec<IpAddr>,
+    /// Service whose address replaces `__PILLAR__CLUSTER__DNS__`.
+    pub upstream_service: String,
+    /// Directory of the kube-dns ConfigMap; it may come and go.
+    pub config_map: PathBuf,
+    /// Replaces `__PROMETHEUS__ENDPOINT__`.
+    pub prometheus_endpoint: String,
+}
+
+/// Shape of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `[LEVEL] message`, as CoreDNS prints them.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Limits of the TCP side; over one of them a connection or a query is refused and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpLimits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections from one source address.
+    pub per_client: usize,
+    /// Queries in progress on one connection.
+    pub in_flight: usize,
+}
+
+/// An address range, written `10.0.0.0/8`; a bare address is a range of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// Any address of the range.
+    pub address: IpAddr,
+    /// Leading bits that count: up to 32 for IPv4, 128 for IPv6.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// Reads `address` or `address/prefix`.
+    pub fn parse(text: &str) -> Result<Network, String> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+        let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
+        let widest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => widest,
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|bits| *bits <= widest)
+                .ok_or_else(|| format!("the prefix length of {text:?} is not a number from 0 to {widest}"))?,
+        };
+        Ok(Network { address, prefix })
+    }
+}
+
+impl Configuration {
+    /// How the source is called in messages.
+    pub fn display(&self) -> String {
+        match self {
+            Configuration::BuiltIn => "built-in Corefile".to_owned(),
+            Configuration::Stdin => "stdin".to_owned(),
+            Configuration::File(path) => path.display().to_string(),
+            Configuration::Template(template) => {
+                template.output.as_deref().unwrap_or(&template.path).display().to_string()
+            }
+        }
+    }
+
+    /// The path relative imports start from; the text itself need not be in that file.
+    pub fn root(&self) -> &Path {
+        match self {
+            Configuration::BuiltIn | Configuration::Stdin => Path::new("Corefile"),
+            Configuration::File(path) => path,
+            Configuration::Template(template) => template.output.as_deref().unwrap_or(&template.path),
+        }
+    }
+}
+
+impl Template {
+    /// The environment variable Kubernetes sets for the Service: `kube-dns-upstream` is `KUBE_DNS_UPSTREAM_SERVICE_HOST`.
+    pub fn service_variable(&self) -> String {
+        format!("{}_SERVICE_HOST", self.upstream_service.to_uppercase().replace('-', "_"))
+    }
+}
+
+/// The interval of the check that nothing was missed by file events.
+pub const SLOW_POLL: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_ranges_or_single_addresses() {
+        assert_eq!(Network::parse("10.0.0.0/8"), Ok(Network { address: IpAddr::from([10, 0, 0, 0]), prefix: 8 }));
+        assert_eq!(Network::parse("::1").map(|network| network.prefix), Ok(128));
+        assert!(Network::parse("10.0.0.0/33").unwrap_err().contains("0 to 32"));
+        assert!(Network::parse("pods").unwrap_err().contains("not an IP address"));
+    }
+
+    #[test]
+    fn the_service_variable_is_the_one_kubernetes_sets() {
+        let template = Template {
+            path: DEFAULT_TEMPLATE.into(),
+            output: None,
+            local_ips: Vec::new(),
+            upstream_service: "kube-dns-upstream".to_owned(),
+            config_map: DEFAULT_CONFIG_MAP.into(),
+            prometheus_endpoint: ":9253".to_owned(),
+        };
+        assert_eq!(template.service_variable(), "KUBE_DNS_UPSTREAM_SERVICE_HOST");
+    }
+}

@@ -1,0 +1,183 @@
+//! resolv.conf as a list of upstreams: text in, addresses or the reason why it cannot be used out.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use crate::upstream::Address;
+
+/// Why a file gives no upstreams.
+#[derive(Debug)]
+pub struct ResolvConfError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: Reason,
+}
+
+/// What is wrong with a resolv.conf.
+#[derive(Debug)]
+pub enum Reason {
+    /// It cannot be read.
+    Unreadable(io::Error),
+    /// It has no usable `nameserver` line.
+    NoServers,
+    /// It names an address and port this agent itself listens on: queries would go in circles.
+    Ourselves(SocketAddr),
+}
+
+impl fmt::Display for ResolvConfError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.reason {
+            Reason::Unreadable(error) => write!(f, "cannot read {path}: {error}"),
+            Reason::NoServers => write!(
+                f,
+                "no nameservers found in {path}: forward needs at least one line `nameserver ADDRESS` there, or an \
+                 address of its own"
+            ),
+            Reason::Ourselves(address) => write!(
+                f,
+                "{path} names {address}, where this agent itself listens: queries would go in circles. Let forward use \
+                 a file with the real upstreams (with systemd-resolved /run/systemd/resolve/resolv.conf) or their \
+                 addresses"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ResolvConfError {}
+
+/// Reads `path` and returns its nameservers, duplicates removed, in order. `own` says which addresses are ours.
+pub fn read(path: &Path, own: &Own) -> Result<Vec<Address>, ResolvConfError> {
+    let fail = |reason| ResolvConfError { path: path.to_owned(), reason };
+    let bytes = std::fs::read(path).map_err(|error| fail(Reason::Unreadable(error)))?;
+    let servers = nameservers(&String::from_utf8_lossy(&bytes));
+    if servers.is_empty() {
+        return Err(fail(Reason::NoServers));
+    }
+    match servers.iter().find(|server| own.holds(server.socket)) {
+        Some(server) => Err(fail(Reason::Ourselves(server.socket))),
+        None => Ok(servers),
+    }
+}
+
+/// The addresses of `nameserver` lines. Everything else, lines that do not parse included, is passed over, as the C
+/// library does.
+pub fn nameservers(text: &str) -> Vec<Address> {
+    let mut servers: Vec<Address> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        let Some(Ok(address)) = words.next().map(|word| Address::parse(&to_loopback(word))) else { continue };
+        if !servers.contains(&address) {
+            servers.push(address);
+        }
+    }
+    servers
+}
+
+/// `0.0.0.0` and `::` mean this host (resolv.conf(5) of some C libraries); sending there reaches the loopback.
+fn to_loopback(word: &str) -> String {
+    match word.parse() {
+        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => Ipv4Addr::LOCALHOST.to_string(),
+        Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => Ipv6Addr::LOCALHOST.to_string(),
+        _ => word.to_owned(),
+    }
+}
+
+/// Where this agent listens.
+#[derive(Debug, Clone, Default)]
+pub struct Own {
+    listens: Vec<SocketAddr>,
+    interfaces: Vec<IpAddr>,
+}
+
+impl Own {
+    /// `listens` are the listen addresses, `interfaces` every address of this host; the second decides what a wildcard
+    /// among the first covers.
+    pub fn new(listens: Vec<SocketAddr>, interfaces: Vec<IpAddr>) -> Own {
+        Own { listens, interfaces }
+    }
+
+    /// True if a query sent to `address` would come back to us.
+    fn holds(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.listens.iter().filter(|listen| listen.port() == address.port()).any(|listen| {
+            let here = listen.ip().to_canonical();
+            // A wildcard IPv6 socket takes IPv4 queries as well.
+            let wildcard = here.is_unspecified() && (here.is_ipv6() || ip.is_ipv4());
+            here == ip || (wildcard && (ip.is_loopback() || self.interfaces.contains(&ip)))
+        })
+    }
+}
+
+/// Every address of this host's interfaces; empty if the kernel does not tell.
+pub fn interface_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> Vec<String> {
+        nameservers(text).iter().map(|address| address.socket.to_string()).collect()
+    }
+
+    #[test]
+    fn only_nameserver_lines_count() {
+        let text = "# comment\n; nameserver 9.9.9.9\nsearch corp.example\noptions ndots:5\nnameserver 10.0.0.1\r\n\
+                    \tnameserver\t2001:db8::1 trailing\nnameserver\nnameserver resolver.example\nnameserver 10.0.0.1\n";
+        assert_eq!(shown(text), ["10.0.0.1:53", "[2001:db8::1]:53"]);
+        assert_eq!(shown("nameserver 0.0.0.0\n"), ["127.0.0.1:53"]);
+        assert!(shown("").is_empty());
+    }
+
+    fn own(listens: &[&str]) -> Own {
+        let interfaces = vec!["127.0.0.1".parse().unwrap(), "10.1.1.1".parse().unwrap()];
+        Own::new(listens.iter().map(|text| text.parse().unwrap()).collect(), interfaces)
+    }
+
+    #[test]
+    fn our_own_listener_is_recognised() {
+        for (listens, server, ours) in [
+            (&["169.254.20.10:53"][..], "169.254.20.10:53", true),
+            (&["127.0.0.1:1053"], "127.0.0.1:53", false),
+            (&["127.0.0.1:53"], "127.0.0.53:53", false),
+            (&["0.0.0.0:53"], "127.0.0.53:53", true),
+            (&["[::]:53"], "10.1.1.1:53", true),
+            (&["[::]:53"], "10.2.2.2:53", false),
+            (&["0.0.0.0:53"], "[::1]:53", false),
+            (&["[::]:53"], "[::1]:53", true),
+            (&["[::]:5353"], "127.0.0.1:53", false),
+        ] {
+            assert_eq!(own(listens).holds(server.parse().unwrap()), ours, "{listens:?} {server}");
+        }
+    }
+
+    #[test]
+    fn a_refused_file_says_why_and_what_to_do() {
+        let path = std::env::temp_dir().join(format!("dnslet-resolvconf-{}", std::process::id()));
+        let missing = read(&path, &own(&[])).unwrap_err().to_string();
+        assert!(missing.starts_with("cannot read "), "{missing}");
+        std::fs::write(&path, "search corp.example\n").unwrap();
+        let empty = read(&path, &own(&[])).unwrap_err().to_string();
+        assert!(empty.starts_with("no nameservers found in "), "{empty}");
+        std::fs::write(&path, "nameserver 127.0.0.1\n").unwrap();
+        let circle = read(&path, &own(&["127.0.0.1:53"])).unwrap_err().to_string();
+        assert!(circle.contains("names 127.0.0.1:53, where this agent itself listens"), "{circle}");
+        assert_eq!(read(&path, &own(&["127.0.0.1:1053"])).unwrap().len(), 1);
+        std::fs::remove_file(&path).unwrap();
+    }
+}

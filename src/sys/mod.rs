@@ -2,4 +2,8 @@
 
 pub mod clock;
 pub mod cpu;
+pub mod mmsg;
 pub mod process;
+pub mod readable;
+pub mod sockaddr;
+pub mod sockopt;

@@ -1,0 +1,179 @@
+//! What a worker counts beside its queries: work refused and why, and levels that go up and down. One writer per
+//! worker, as in the slabs.
+
+use super::counters::{self, Metric};
+use super::exposition::Exposition;
+use super::histogram::Cell;
+
+/// One worker's own numbers, written by that worker alone.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Worker {
+    events: [Cell; EVENTS.len()],
+    levels: [Cell; LEVELS.len()],
+}
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $event:ident = $metric:ident $($label:literal)?,)*) => {
+        /// Something that happened on a worker. Each adds to one series of the table of metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Event {
+            $($(#[$doc])* $event,)*
+        }
+
+        const EVENTS: &[(&Metric, &[&str])] = &[$((&counters::$metric, &[$($label)?])),*];
+    };
+}
+
+events! {
+    /// A datagram was read.
+    DatagramReceived = DATAGRAMS_RECEIVED,
+    /// A system call read one or more datagrams.
+    ReceiveCall = RECEIVE_CALLS,
+    /// A datagram shorter than a header.
+    DroppedShort = DATAGRAMS_DROPPED "short",
+    /// A message with QR set: answering it could start a loop.
+    DroppedResponse = DATAGRAMS_DROPPED "response",
+    /// From port 0 or from an address that nobody can have.
+    DroppedSource = DATAGRAMS_DROPPED "source",
+    /// The kernel did not take the reply.
+    DroppedSend = DATAGRAMS_DROPPED "send",
+    /// A plugin decided on silence.
+    DroppedPolicy = DATAGRAMS_DROPPED "policy",
+    /// Answered with FORMERR.
+    RejectedFormat = QUERIES_REJECTED "format",
+    /// Answered with NOTIMP.
+    RejectedOpcode = QUERIES_REJECTED "opcode",
+    /// A class that is not served.
+    RejectedClass = QUERIES_REJECTED "class",
+    /// A type that is not served: a transfer, a meta type.
+    RejectedType = QUERIES_REJECTED "type",
+    /// An EDNS version that is not spoken.
+    RejectedVersion = QUERIES_REJECTED "version",
+    /// A name in no zone.
+    RejectedZone = QUERIES_REJECTED "zone",
+    /// The query joined a miss that was already being resolved.
+    FlightJoined = FLIGHTS_JOINED,
+    /// Too many misses are being resolved.
+    ShedFlights = MISSES_SHED "flights",
+    /// Too many queries wait for the same miss.
+    ShedWaiters = MISSES_SHED "waiters",
+    /// Too many queries of this worker wait.
+    ShedWorker = MISSES_SHED "worker",
+    /// Too many queries of one connection wait.
+    ShedConnection = MISSES_SHED "connection",
+    /// `max_concurrent` queries are under way.
+    ShedUpstream = MISSES_SHED "max_concurrent",
+    /// No upstream answered in time.
+    FailedTimeout = FAILURES "timeout",
+    /// The network refused: unreachable, reset, closed, refused.
+    FailedNetwork = FAILURES "network",
+    /// TLS did not come about.
+    FailedTls = FAILURES "tls",
+    /// Every upstream is marked down.
+    FailedUnhealthy = FAILURES "unhealthy",
+    /// The upstream's answer could not be used.
+    FailedAnswer = FAILURES "answer",
+    /// The query would come back to us.
+    FailedLoop = FAILURES "loop",
+    /// Nothing in the block answers such a query.
+    FailedUnanswered = FAILURES "unanswered",
+    /// A panic, caught.
+    FailedPanic = FAILURES "panic",
+    /// A reply was cut and marked with TC.
+    Truncated = REPLIES_TRUNCATED,
+    /// A connection was accepted.
+    TcpAccepted = TCP_ACCEPTED,
+    /// Too many connections in all.
+    TcpRefusedTotal = TCP_REFUSED "total",
+    /// Too many connections from one source.
+    TcpRefusedSource = TCP_REFUSED "source",
+    /// The client ended the connection.
+    TcpClosedByClient = TCP_CLOSED "client",
+    /// Nothing was asked for too long.
+    TcpClosedIdle = TCP_CLOSED "idle",
+    /// A message took too long to arrive.
+    TcpClosedSlow = TCP_CLOSED "slow",
+    /// The client did not read its replies.
+    TcpClosedUnread = TCP_CLOSED "unread",
+    /// A message that cannot be one of DNS.
+    TcpClosedMalformed = TCP_CLOSED "malformed",
+    /// The network reported an error.
+    TcpClosedError = TCP_CLOSED "error",
+    /// Ended to make room for others.
+    TcpClosedPressure = TCP_CLOSED "pressure",
+    /// The agent is stopping.
+    TcpClosedShutdown = TCP_CLOSED "shutdown",
+}
+
+/// A number of a worker that goes up and down; a scrape shows the sum over the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Connections from clients that are open.
+    TcpConnections,
+    /// Queries that wait for an upstream.
+    MissesInFlight,
+}
+
+const LEVELS: &[&Metric] = &[&counters::TCP_CONNECTIONS, &counters::MISSES_IN_FLIGHT];
+
+impl Default for Worker {
+    fn default() -> Worker {
+        Worker { events: std::array::from_fn(|_| Cell::default()), levels: std::array::from_fn(|_| Cell::default()) }
+    }
+}
+
+impl Worker {
+    /// Counts one event.
+    #[inline]
+    pub fn count(&self, event: Event) {
+        self.count_n(event, 1);
+    }
+
+    /// Counts several events of a kind.
+    #[inline]
+    pub fn count_n(&self, event: Event, amount: u64) {
+        self.events[event as usize].add(amount);
+    }
+
+    /// Says how high a level is on this worker.
+    #[inline]
+    pub fn set(&self, level: Level, value: usize) {
+        self.levels[level as usize].set(value as u64);
+    }
+
+    /// How often an event was counted on this worker.
+    pub fn total(&self, event: Event) -> u64 {
+        self.events[event as usize].get()
+    }
+
+    /// Adds this worker's numbers to a scrape.
+    pub(super) fn expose(&self, into: &mut Exposition) {
+        for ((metric, labels), cell) in EVENTS.iter().zip(&self.events) {
+            into.used(metric, labels, cell.get());
+        }
+        for (metric, cell) in LEVELS.iter().zip(&self.levels) {
+            into.gauge(metric, &[], cell.get() as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_adds_to_its_own_series() {
+        let worker = Worker::default();
+        worker.count(Event::DroppedShort);
+        worker.count_n(Event::TcpClosedShutdown, 3);
+        worker.set(Level::MissesInFlight, 7);
+        let mut scrape = Exposition::default();
+        worker.expose(&mut scrape);
+        let text = scrape.render();
+        assert!(text.contains("dnslet_datagrams_dropped_total{reason=\"short\"} 1\n"), "{text}");
+        assert!(text.contains("dnslet_tcp_connections_closed_total{reason=\"shutdown\"} 3\n"), "{text}");
+        assert!(text.contains("dnslet_misses_in_flight 7\n"), "{text}");
+        assert!(!text.contains("\"idle\""), "an event that never happened has no series: {text}");
+    }
+}

@@ -1,0 +1,90 @@
+//! What the `cache` directive of one server block says.
+
+use std::time::Duration;
+
+use crate::dns::Name;
+
+/// The options of one `cache` directive, defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// Only names under these are cached; all names of the block where `None`.
+    pub zones: Option<Vec<Name>>,
+    /// Limits for positive responses.
+    pub success: ClassLimits,
+    /// Limits for negative responses.
+    pub denial: ClassLimits,
+    /// Refresh of popular names before they expire.
+    pub prefetch: Option<Prefetch>,
+    /// Use of expired responses.
+    pub serve_stale: Option<ServeStale>,
+    /// How long a server failure is kept; zero: not at all.
+    pub servfail: Duration,
+    /// Positive responses for names under these are not stored.
+    pub disable_success: Vec<Name>,
+    /// Negative responses for names under these are not stored.
+    pub disable_denial: Vec<Name>,
+    /// Replies carry the whole TTL until the end.
+    pub keepttl: bool,
+}
+
+/// Limits for one class of responses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClassLimits {
+    /// How many entries.
+    pub capacity: usize,
+    /// The longest time one is kept, in seconds.
+    pub max_ttl: u32,
+    /// The shortest time one is kept, in seconds; `max_ttl` wins over it.
+    pub min_ttl: u32,
+}
+
+/// When a popular entry is refreshed ahead of its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Prefetch {
+    /// So many hits, none further from the one before than `duration`.
+    pub amount: u32,
+    /// The longest pause between hits.
+    pub duration: Duration,
+    /// In the last so many percent of the entry's life.
+    pub percentage: u8,
+}
+
+/// When expired entries are used (RFC 8767).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServeStale {
+    /// So long after their end.
+    pub duration: Duration,
+    /// Ask the upstream first, and use the entry if that fails.
+    pub verify: bool,
+    /// How long the upstream is waited for when `verify` is on.
+    pub verify_timeout: Option<Duration>,
+    /// The TTL of stale replies, in seconds.
+    pub response_ttl: Option<u32>,
+    /// The pause after a failed refresh.
+    pub failure_recheck: Option<Duration>,
+    /// An expired positive entry is preferred to an expired negative one.
+    pub prefer_positive: bool,
+}
+
+impl Settings {
+    /// The settings of a bare `cache`.
+    pub fn new() -> Settings {
+        Settings {
+            zones: None,
+            success: ClassLimits { capacity: 10_000, max_ttl: 3600, min_ttl: 5 },
+            denial: ClassLimits { capacity: 10_000, max_ttl: 1800, min_ttl: 5 },
+            prefetch: None,
+            serve_stale: None,
+            servfail: Duration::from_secs(5),
+            disable_success: Vec::new(),
+            disable_denial: Vec::new(),
+            keepttl: false,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings::new()
+    }
+}

@@ -1,0 +1,119 @@
+//! The store: one for all zones, bounded in octets.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+
+use quick_cache::sync::Cache as Quick;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+
+use super::entry::Entry;
+use super::key::{HashedAlready, Key, KeyRef};
+use super::quota::Turn;
+
+/// What one entry costs beside its own octets: the key's and the table's bookkeeping, measured.
+const OVERHEAD: usize = 160;
+
+/// The responses of all zones. Look-ups take one shard lock and allocate nothing.
+pub struct Cache {
+    quick: Quick<Key, Arc<Entry>, Octets, HashedAlready, Evictions>,
+    hasher: RandomState,
+}
+
+#[derive(Clone)]
+struct Octets;
+
+#[derive(Clone)]
+struct Evictions;
+
+impl Cache {
+    /// A cache of at most `budget` octets, keys and bookkeeping included.
+    pub fn new(budget: usize) -> Arc<Cache> {
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity((budget / 1024).clamp(1024, 1 << 16))
+            .weight_capacity(budget as u64)
+            .build()
+            .expect("both capacities are given");
+        let quick = Quick::with_options(options, Octets, HashedAlready::default(), Evictions);
+        Arc::new(Cache { quick, hasher: RandomState::new() })
+    }
+
+    /// The key of a question of a route. The hash is keyed with a secret of this process, so nobody outside can aim at
+    /// one bucket.
+    pub fn key<'a>(&self, route: u64, octets: &'a [u8]) -> KeyRef<'a> {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u64(route);
+        hasher.write(octets);
+        KeyRef { hash: hasher.finish(), route, octets }
+    }
+
+    /// The entry of a key, fresh or not.
+    pub fn get(&self, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
+        let entry = self.quick.get(key)?;
+        entry.used();
+        Some(entry)
+    }
+
+    /// Stores an entry in the place of one with the same key, whose popularity it inherits.
+    pub fn store(&self, key: Key, entry: Arc<Entry>) {
+        let old = self.quick.peek(&key.as_ref());
+        if let Some(old) = &old {
+            entry.inherit(old);
+        }
+        let quota = entry.quota().clone();
+        let queued = old.is_some_and(|old| Arc::ptr_eq(old.quota(), &quota));
+        self.quick.insert(key.clone(), entry);
+        if !queued {
+            quota.enqueue(key, |key, now| self.turn(key, now));
+        }
+    }
+
+    /// Removes the entry of a key.
+    pub fn remove(&self, key: &KeyRef<'_>) {
+        self.quick.remove(key);
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.quick.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.quick.is_empty()
+    }
+
+    /// How many octets are in use, and how many may be.
+    pub fn octets(&self) -> (u64, u64) {
+        (self.quick.weight(), self.quick.capacity())
+    }
+
+    /// Gives the entry at the head of a quota's queue its turn: it stays if it was used, unless it has to go `now`.
+    fn turn(&self, key: &Key, now: bool) -> Turn {
+        let Some(entry) = self.quick.peek(&key.as_ref()) else { return Turn::Gone };
+        if !now && entry.forgive() {
+            return Turn::Again;
+        }
+        self.quick.remove(&key.as_ref());
+        Turn::Removed
+    }
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("entries", &self.len()).field("octets", &self.octets()).finish()
+    }
+}
+
+impl Weighter<Key, Arc<Entry>> for Octets {
+    fn weight(&self, key: &Key, entry: &Arc<Entry>) -> u64 {
+        (key.len() + entry.footprint() + OVERHEAD) as u64
+    }
+}
+
+impl Lifecycle<Key, Arc<Entry>> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, _state: &mut (), _key: Key, entry: Arc<Entry>) {
+        entry.quota().evicted();
+    }
+}

@@ -1,0 +1,228 @@
+//! The servers under test: how each is configured and started, all with one worker, one upstream on loopback, no
+//! logging of queries, and caches larger than the workloads. docs/benchmarks.md says why each option is there.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dnslet::sys::clock;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::answerer::Answerer;
+use crate::cores;
+use crate::floor;
+use crate::usage;
+use crate::workload::Workload;
+
+/// How long a server may take until it answers its first query.
+const START: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Floor,
+    Dnslet,
+    Unbound,
+    Dnsdist,
+    Dnsmasq,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [Self::Floor, Self::Dnslet, Self::Unbound, Self::Dnsdist, Self::Dnsmasq];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Dnslet => "dnslet",
+            Self::Unbound => "unbound",
+            Self::Dnsdist => "dnsdist",
+            Self::Dnsmasq => "dnsmasq",
+        }
+    }
+
+    /// One line naming the program and its version; none if it is not installed.
+    pub(crate) fn version(self) -> Option<String> {
+        let (program, argument) = match self {
+            Self::Floor => return Some("recvmmsg/sendmmsg echo in this binary".into()),
+            Self::Dnslet => (env!("CARGO_BIN_EXE_dnslet"), "-version"),
+            Self::Unbound => ("unbound", "-V"),
+            Self::Dnsdist => ("dnsdist", "--version"),
+            Self::Dnsmasq => ("dnsmasq", "--version"),
+        };
+        let output = program_command(program).arg(argument).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Some(text.lines().next().unwrap_or_default().trim().to_owned())
+    }
+}
+
+/// A program of this machine; system daemons live where an ordinary PATH does not look.
+fn program_command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/local/sbin"));
+    command
+}
+
+/// A server that is running and has answered a query. Dropping it ends it.
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    pub(crate) address: SocketAddr,
+    /// Absent for the floor.
+    pub(crate) answerer: Option<Answerer>,
+    pub(crate) processes: Vec<u32>,
+    child: Child,
+}
+
+impl Server {
+    /// Starts `kind` on the server core with its files in `directory`. The floor drops one query of every
+    /// `drop_every`, if that is not 0.
+    pub(crate) fn start(kind: Kind, directory: &Path, drop_every: u64) -> io::Result<Self> {
+        let directory = directory.join(kind.name());
+        fs::create_dir_all(&directory)?;
+        let address = free_port()?;
+        let answerer = match kind {
+            Kind::Floor => None,
+            _ => Some(Answerer::start()?),
+        };
+        let upstream = answerer.as_ref().map_or(address, |answerer| answerer.address);
+        let mut command = command(kind, &directory, address, upstream, drop_every)?;
+        let log = fs::File::create(directory.join("log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = cores::on_server_core(|| command.spawn())?;
+        let mut server = Self { kind, address, answerer, processes: vec![child.id()], child };
+        server.wait_until_it_answers(&directory)?;
+        server.processes = usage::family(server.child.id())?;
+        Ok(server)
+    }
+
+    /// Queries its upstream has seen.
+    pub(crate) fn upstream_queries(&self) -> u64 {
+        self.answerer.as_ref().map_or(0, Answerer::asked)
+    }
+
+    fn wait_until_it_answers(&mut self, directory: &Path) -> io::Result<()> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let query = Workload::unique("ready", 1);
+        let deadline = clock::now() + START;
+        while clock::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
+                return Err(io::Error::other(format!("{} ended at start ({status}):\n{log}", self.kind.name())));
+            }
+            socket.send_to(&query.questions[0].wire, self.address)?;
+            let mut answer = [0; 512];
+            if socket.recv_from(&mut answer).is_ok() && answer[3] & 0x0f == 0 {
+                return Ok(());
+            }
+        }
+        let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
+        Err(io::Error::other(format!("{} gave no answer in {} s:\n{log}", self.kind.name(), START.as_secs())))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its own children first, so that none is left without a parent; a process that is gone already is fine.
+        for &process in self.processes.iter().rev() {
+            let _ = kill(Pid::from_raw(process as i32), Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback port that is free for UDP and TCP now.
+fn free_port() -> io::Result<SocketAddr> {
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = udp.local_addr()?;
+    TcpListener::bind(address)?;
+    Ok(address)
+}
+
+fn command(
+    kind: Kind,
+    directory: &Path,
+    listen: SocketAddr,
+    upstream: SocketAddr,
+    drop_every: u64,
+) -> io::Result<Command> {
+    let file = directory.join("conf");
+    let (text, mut command) = match kind {
+        Kind::Floor => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg(floor::ARGUMENT).arg(listen.to_string()).arg(drop_every.to_string());
+            return Ok(command);
+        }
+        Kind::Dnslet => {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_dnslet"));
+            command.args(["-workers", "1", "-setupinterface=false", "-setupiptables=false", "-conf"]).arg(&file);
+            (corefile(listen, upstream)?, command)
+        }
+        Kind::Unbound => {
+            let mut command = program_command("unbound");
+            command.args(["-d", "-c"]).arg(&file);
+            (unbound_conf(listen, upstream), command)
+        }
+        Kind::Dnsdist => {
+            let mut command = program_command("dnsdist");
+            command.args(["--supervised", "--disable-syslog", "-C"]).arg(&file);
+            (dnsdist_conf(listen, upstream), command)
+        }
+        Kind::Dnsmasq => {
+            let mut command = program_command("dnsmasq");
+            command.arg("-k").arg("-C").arg(&file);
+            (dnsmasq_conf(listen, upstream), command)
+        }
+    };
+    fs::write(&file, text)?;
+    command.current_dir(directory);
+    Ok(command)
+}
+
+fn corefile(listen: SocketAddr, upstream: SocketAddr) -> io::Result<String> {
+    let (address, port, metrics) = (listen.ip(), listen.port(), free_port()?);
+    let block = |zone: &str, cache: &str| {
+        format!(
+            "{zone}:{port} {{\n    errors\n    bind {address}\n    cache {{\n{cache}    }}\n    \
+             forward . {upstream}\n    prometheus {metrics}\n}}\n"
+        )
+    };
+    let large = "        success 100000 3600\n        denial 100000 1800\n";
+    Ok(block("cluster.local", large) + &block(".", large))
+}
+
+fn unbound_conf(listen: SocketAddr, upstream: SocketAddr) -> String {
+    let (address, port) = (listen.ip(), listen.port());
+    let forward = format!("{}@{}", upstream.ip(), upstream.port());
+    format!(
+        "server:\n  interface: {address}@{port}\n  num-threads: 1\n  so-reuseport: no\n  chroot: \"\"\n  \
+         username: \"\"\n  directory: \".\"\n  pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  verbosity: 0\n  \
+         module-config: \"iterator\"\n  do-not-query-localhost: no\n  qname-minimisation: no\n  aggressive-nsec: no\n  \
+         prefetch: no\n  msg-cache-size: 32m\n  rrset-cache-size: 64m\n  msg-cache-slabs: 1\n  rrset-cache-slabs: 1\n  \
+         infra-cache-slabs: 1\n  key-cache-slabs: 1\n  outgoing-range: 4096\n  num-queries-per-thread: 2048\n\
+         remote-control:\n  control-enable: no\n\
+         forward-zone:\n  name: \"cluster.local\"\n  forward-addr: {forward}\n\
+         forward-zone:\n  name: \".\"\n  forward-addr: {forward}\n"
+    )
+}
+
+fn dnsdist_conf(listen: SocketAddr, upstream: SocketAddr) -> String {
+    format!(
+        "setSecurityPollSuffix(\"\")\nsetLocal(\"{listen}\", {{reusePort=false}})\n\
+         setUDPMultipleMessagesVectorSize(64)\nsetMaxUDPOutstanding(65535)\n\
+         newServer({{address=\"{upstream}\", healthCheckMode=\"up\"}})\n\
+         getPool(\"\"):setCache(newPacketCache(100000, {{maxTTL=86400, maxNegativeTTL=3600, numberOfShards=1}}))\n"
+    )
+}
+
+fn dnsmasq_conf(listen: SocketAddr, upstream: SocketAddr) -> String {
+    let (address, port) = (listen.ip(), listen.port());
+    let forward = format!("{}#{}", upstream.ip(), upstream.port());
+    format!(
+        "port={port}\nlisten-address={address}\nbind-interfaces\nuser=root\npid-file=\nno-resolv\nno-hosts\nno-poll\n\
+         cache-size=10000\ndns-forward-max=1000\nserver=/cluster.local/{forward}\nserver={forward}\n"
+    )
+}

@@ -2,6 +2,8 @@
 
 use clap::Command;
 
+use crate::corefile::nearest;
+
 /// Rewrites `-name value`, `-name=value`, `--name value` and bare boolean `-name` to `--name=value`. The error is a
 /// sentence for the operator: an unknown flag with the nearest known one, a missing value, or a stray word.
 pub(crate) fn normalise(command: &Command, arguments: &[String]) -> Result<Vec<String>, String> {
@@ -47,29 +49,13 @@ fn stray(argument: &str) -> String {
 }
 
 fn unknown(command: &Command, name: &str) -> String {
-    let nearest = command
-        .get_arguments()
-        .filter_map(|arg| arg.get_long())
-        .min_by_key(|known| distance(name.as_bytes(), known.as_bytes()));
-    match nearest {
+    let known = || command.get_arguments().filter_map(|arg| arg.get_long());
+    // A word cut short or split differently is too far away in letters.
+    let part_of = |known: &&str| known.replace(['.', '-'], "").contains(&name.replace(['.', '-'], "").to_lowercase());
+    match nearest(name, known()).or_else(|| known().find(part_of)) {
         Some(nearest) => format!("unknown flag -{name}; the nearest one is -{nearest} (-h lists all)"),
-        None => format!("unknown flag -{name}"),
+        None => format!("unknown flag -{name} (-h lists all)"),
     }
-}
-
-/// Edit distance: insertions, deletions and replacements, case aside.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(!x.eq_ignore_ascii_case(y));
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

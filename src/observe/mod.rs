@@ -29,18 +29,27 @@
 //! assert!(registry.render().contains(series));
 //! ```
 //!
+//! **Health.** [`probe::run`] asks the agent's own sockets each second; [`Sockets`] keeps what they answered, and
+//! [`Readiness`] what other rooms say of themselves. [`http`] shows both, and the numbers, on bound sockets it is given.
+//!
 //! The room never makes a query wait and is not global state: who counts was handed what it counts in.
 
 pub mod counters;
 mod events;
 mod exposition;
 mod histogram;
+pub mod http;
+pub mod probe;
+mod readiness;
 mod registry;
 mod slab;
+mod sockets;
 
 pub use counters::Metric;
 pub use events::{Event, Level, Worker};
 pub use exposition::Exposition;
 pub use histogram::{Bounds, HEALTH, SIZES, SharedHistogram, Snapshot, TIMES};
+pub use readiness::{Readiness, Verdict};
 pub use registry::Registry;
 pub use slab::{Class, Meter, MeterKey, Plugin, Request, Response, Slab};
+pub use sockets::Sockets;

@@ -1,0 +1,241 @@
+//! One question to a listening address, over UDP or TCP, to see whether anything answers there.
+//!
+//! The question is `CH TXT id.server.` (RFC 4892): the agent answers class CH by itself, so a probe never reaches an
+//! upstream, and what the answer says does not matter. Only that a message with our ID comes back.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::counters;
+use super::registry::Registry;
+use super::sockets::Sockets;
+use crate::dns::{Class, Protocol, Type, header};
+use crate::sys::clock;
+
+/// How long one probe may take.
+pub const DEADLINE: Duration = Duration::from_secs(3);
+
+/// How often the sockets are asked.
+pub const PERIOD: Duration = Duration::from_secs(1);
+
+/// Why a probe got no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nothing came before the deadline.
+    Silence,
+    /// The connection was closed before an answer.
+    Closed,
+    /// The kernel said no.
+    Network(io::ErrorKind),
+    /// Something came over TCP that is not the answer.
+    Garbage,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Silence => f.write_str("no answer in time"),
+            Failure::Closed => f.write_str("connection closed without an answer"),
+            Failure::Network(kind) => write!(f, "{kind}"),
+            Failure::Garbage => f.write_str("not an answer"),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Failure::Closed,
+            kind => Failure::Network(kind),
+        }
+    }
+}
+
+/// The probe's message, without a TCP length: one question, RD clear.
+pub fn query(id: u16) -> Vec<u8> {
+    let mut message = vec![0; header::LENGTH];
+    header::set_id(&mut message, id);
+    header::set_count(&mut message, header::Count::Question, 1);
+    message.extend_from_slice(b"\x02id\x06server\x00");
+    message.extend_from_slice(&Type::TXT.0.to_be_bytes());
+    message.extend_from_slice(&Class::CH.0.to_be_bytes());
+    message
+}
+
+/// Asks a listening address and returns how long the answer took. An unspecified address is asked on loopback.
+///
+/// # Errors
+/// The reason why there was no answer; after `deadline` that is [`Failure::Silence`].
+pub async fn ask(listen: SocketAddr, protocol: Protocol, deadline: Duration) -> Result<Duration, Failure> {
+    let (start, id, target) = (clock::now(), rand::random(), reachable(listen));
+    let asked = async {
+        match protocol {
+            Protocol::Udp => ask_udp(target, id).await,
+            Protocol::Tcp => ask_tcp(target, id).await,
+        }
+    };
+    timeout(deadline, asked).await.unwrap_or(Err(Failure::Silence))?;
+    Ok(clock::now().saturating_duration_since(start))
+}
+
+/// Asks every watched socket each [`PERIOD`] until dropped, and takes down the results: in `sockets`, in the health
+/// metrics, and as a warning for each failure.
+pub async fn run(sockets: Arc<Sockets>, registry: Arc<Registry>) {
+    let failures = registry.counter(&counters::HEALTH_FAILURES, &[]);
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let mut probes = JoinSet::new();
+        for listen in sockets.watched() {
+            for protocol in [Protocol::Udp, Protocol::Tcp] {
+                probes.spawn(async move { (listen, protocol, ask(listen, protocol, DEADLINE).await) });
+            }
+        }
+        while let Some(done) = probes.join_next().await {
+            let Ok((listen, protocol, result)) = done else { continue };
+            match &result {
+                Ok(elapsed) => registry.health_duration().record(*elapsed),
+                Err(failure) => {
+                    failures.increment(1);
+                    let over = if protocol == Protocol::Udp { "udp" } else { "tcp" };
+                    tracing::warn!(plugin = "health", "Local health request to {over}://{listen} failed: {failure}");
+                }
+            }
+            sockets.record(listen, protocol, clock::now(), result);
+        }
+    }
+}
+
+async fn ask_udp(target: SocketAddr, id: u16) -> Result<(), Failure> {
+    let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(target).await?;
+    socket.send(&query(id)).await?;
+    let mut message = [0; 512];
+    loop {
+        let length = socket.recv(&mut message).await?;
+        // Anything else may be a late or forged datagram: the answer can still come.
+        if answers(&message[..length], id) {
+            return Ok(());
+        }
+    }
+}
+
+async fn ask_tcp(target: SocketAddr, id: u16) -> Result<(), Failure> {
+    let mut stream = TcpStream::connect(target).await?;
+    let query = query(id);
+    let length = u16::try_from(query.len()).expect("the probe is shorter than 64 KiB");
+    let mut framed = length.to_be_bytes().to_vec();
+    framed.extend_from_slice(&query);
+    stream.write_all(&framed).await?;
+    let mut message = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut message).await?;
+    if answers(&message, id) { Ok(()) } else { Err(Failure::Garbage) }
+}
+
+fn answers(message: &[u8], id: u16) -> bool {
+    message.len() >= header::LENGTH && header::id(message) == id && header::is_response(message)
+}
+
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let mut target = listen;
+    if listen.ip().is_unspecified() {
+        target.set_ip(if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::Query;
+    use tokio::net::TcpListener;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn run_async<T>(task: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(task)
+    }
+
+    fn reply(query: &[u8]) -> Vec<u8> {
+        let mut reply = query.to_vec();
+        reply[2] |= header::QR;
+        reply[3] |= 5;
+        reply
+    }
+
+    #[test]
+    fn the_question_is_well_formed() {
+        let message = query(0x1234);
+        let parsed = Query::parse(&message).unwrap();
+        assert_eq!((header::id(&message), parsed.name()), (0x1234, b"\x02id\x06server\x00".as_slice()));
+    }
+
+    #[test]
+    fn any_answer_with_the_id_counts_and_others_do_not() {
+        run_async(async {
+            let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let address = server.local_addr().unwrap();
+            let serve = async {
+                let mut buffer = [0; 512];
+                let (length, client) = server.recv_from(&mut buffer).await.unwrap();
+                let good = reply(&buffer[..length]);
+                let mut wrong = good.clone();
+                wrong[0] ^= 1;
+                for datagram in [b"x".as_slice(), &wrong, &buffer[..length], &good] {
+                    server.send_to(datagram, client).await.unwrap();
+                }
+            };
+            let (result, ()) = tokio::join!(ask(address, Protocol::Udp, LONG), serve);
+            assert!(result.is_ok(), "{result:?}");
+        });
+    }
+
+    #[test]
+    fn tcp_is_asked_with_a_length_and_unspecified_means_loopback() {
+        run_async(async {
+            let server = TcpListener::bind("0.0.0.0:0").await.unwrap();
+            let address = server.local_addr().unwrap();
+            let serve = async {
+                let (mut stream, _) = server.accept().await.unwrap();
+                let mut query = vec![0; usize::from(stream.read_u16().await.unwrap())];
+                stream.read_exact(&mut query).await.unwrap();
+                let reply = reply(&query);
+                stream.write_u16(reply.len() as u16).await.unwrap();
+                stream.write_all(&reply).await.unwrap();
+            };
+            let (result, ()) = tokio::join!(ask(address, Protocol::Tcp, LONG), serve);
+            assert!(result.is_ok(), "{result:?}");
+        });
+    }
+
+    #[test]
+    fn failures_tell_what_happened() {
+        run_async(async {
+            let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let result = ask(silent.local_addr().unwrap(), Protocol::Udp, Duration::from_millis(1)).await;
+            assert_eq!(result, Err(Failure::Silence));
+            let closing = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = closing.local_addr().unwrap();
+            let serve = async {
+                let (mut stream, _) = closing.accept().await.unwrap();
+                let mut query = vec![0; usize::from(stream.read_u16().await.unwrap())];
+                stream.read_exact(&mut query).await.unwrap();
+            };
+            let (result, ()) = tokio::join!(ask(address, Protocol::Tcp, LONG), serve);
+            assert_eq!(result, Err(Failure::Closed));
+            drop(closing);
+            let result = ask(address, Protocol::Tcp, LONG).await;
+            assert_eq!(result, Err(Failure::Network(io::ErrorKind::ConnectionRefused)));
+        });
+    }
+}

@@ -1,6 +1,6 @@
 # What there is to type. `make run` and `make test` are all a newcomer needs; Rust and a C compiler are all they ask for
 # (the peers that tests talk to are installed by .ci/deps as root, and named otherwise).
-.PHONY: run check test bench fuzz deny
+.PHONY: run check test bench fuzz deny advisories
 
 run: ; cargo run --quiet
 
@@ -8,7 +8,9 @@ test: ; .ci/deps test && cargo test
 
 check: deny ; cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test --test tests tidy
 
-deny: ; command -v cargo-deny >/dev/null || cargo install --locked cargo-deny; cargo deny check
+deny: ; command -v cargo-deny >/dev/null || cargo install --locked cargo-deny; cargo deny check bans licenses sources
+
+advisories: ; cargo deny check advisories
 
 bench: ; .ci/deps bench && cargo bench
 

@@ -1,0 +1,129 @@
+//! Rules 40 to 47 and 56: what is kept, and for how long.
+
+use super::cached;
+use crate::support::wire::*;
+use crate::support::{Agent, Query, answer, time};
+
+#[test]
+fn c040_entry_ends_with_its_ttl() {
+    let (agent, up) = Agent::beside_upstream("cache {\n success 9984 3600 0\n }\n forward . {up}");
+    let name = "ttl2.c040.test.";
+    assert_eq!(agent.ask_a(name).ttls(), [2]);
+    assert_eq!(agent.ask_until_older(name, 2).ttls(), [1]);
+    assert_eq!(up.count(name), 1);
+    let after = time::until("the end of the entry", || {
+        let reply = agent.ask_a(name);
+        assert_ne!(reply.ttls(), [0], "an entry is unusable at zero");
+        (up.count(name) == 2).then_some(reply)
+    });
+    assert_eq!(after.ttls(), [2]);
+}
+
+#[test]
+fn c041_ttl_zero_is_never_stored_nor_stale() {
+    let (agent, up) = Agent::beside_upstream("cache {\n serve_stale 1h\n }\n forward . {up}");
+    let name = "ttl0.c041.test.";
+    for asked in 1..=3 {
+        assert_eq!(agent.ask_a(name).ttls(), [0]);
+        assert_eq!(up.count(name), asked);
+    }
+    up.change(name, "servfail");
+    assert_eq!(agent.ask_a(name).rcode, SERVFAIL);
+}
+
+#[test]
+fn c042_huge_ttl_is_positive_and_capped() {
+    let (agent, up) = cached();
+    for ttl in [2_147_483_648u32, 4_294_967_295] {
+        let name = format!("ttl{ttl}.c042.test.");
+        for _ in 0..2 {
+            let left = agent.ask_a(&name).ttls()[0];
+            assert!((3590..=3600).contains(&left), "{left}");
+        }
+        assert_eq!(up.count(&name), 1);
+    }
+    let (agent, _up) = Agent::beside_upstream("cache 4000000\n forward . {up}");
+    let left = agent.ask_a("ttl4294967295.c042.test.").ttls()[0];
+    assert!((1..=604_800).contains(&left), "{left}");
+}
+
+#[test]
+fn c043_negative_ttl_is_minimum() {
+    let (agent, _up) = Agent::beside_upstream("cache {\n denial 9984 50 0\n }\n forward . {up}");
+    for kind in ["nx", "nodata"] {
+        for (ttl, minimum, kept) in [(60, 20, 20), (10, 60, 10), (300, 300, 50)] {
+            let reply = agent.ask_a(&format!("{kind}-{ttl}-{minimum}.c043.test."));
+            assert_eq!(reply.ttls(), [kept], "{kind} with SOA TTL {ttl}, MINIMUM {minimum}");
+        }
+    }
+}
+
+#[test]
+fn c044_denial_without_soa_is_not_kept() {
+    let (agent, up) = cached();
+    for name in ["nxnosoa.c044.test.", "empty.c044.test."] {
+        for asked in 1..=3 {
+            agent.ask_a(name);
+            assert_eq!(up.count(name), asked, "{name}");
+        }
+    }
+}
+
+#[test]
+fn c045_cached_denial_carries_its_soa() {
+    let (agent, up) = cached();
+    for name in ["nx-60-10.c045.test.", "nodata-60-10.c045.test."] {
+        agent.ask_a(name);
+        let later = agent.ask_until_older(name, 10);
+        assert_eq!((later.authority.len(), later.authority[0].kind, later.authority[0].ttl), (1, SOA, 9), "{name}");
+        assert_eq!(later.authority[0].data, soa(10));
+        assert_eq!(up.count(name), 1);
+    }
+}
+
+#[test]
+fn c046_nodata_is_for_one_type() {
+    let (agent, up) = cached();
+    let name = "nodata.c046.test.";
+    assert_eq!(agent.ask_a(name).answers, []);
+    up.change(name, "ttl300");
+    assert_eq!(agent.ask(&Query::new(name, AAAA)).answers.len(), 1);
+    assert_eq!(agent.ask_a(name).answers, []);
+    assert_eq!(up.count(name), 2);
+}
+
+#[test]
+fn c046_nxdomain_is_for_every_type() {
+    let (agent, up) = cached();
+    let name = "nx-60-60.c046.test.";
+    for kind in [A, AAAA, TXT] {
+        assert_eq!(agent.ask(&Query::new(name, kind)).rcode, NXDOMAIN, "type {kind}");
+    }
+    assert_eq!(up.count(name), 1);
+}
+
+#[test]
+fn c047_truncated_answer_is_not_kept() {
+    let (agent, up) = cached();
+    let name = "tcboth.c047.test.";
+    agent.ask_a(name);
+    let asked = up.count(name);
+    agent.ask_a(name);
+    assert!(up.count(name) > asked);
+}
+
+#[test]
+fn c056_answers_are_not_mixed() {
+    let (agent, up) = cached();
+    let name = "ttl300.c056.test.";
+    agent.ask_a(name);
+    up.change(name, "cname-1");
+    let aliased = agent.ask(&Query::new(name, AAAA));
+    let kinds: Vec<u16> = aliased.answers.iter().map(|record| record.kind).collect();
+    assert_eq!(kinds, [CNAME, AAAA]);
+    let plain = agent.ask_a(name);
+    assert_eq!((plain.answers.len(), plain.answers[0].data.clone()), (1, answer::data(A)));
+    // The end of the chain is a name of its own.
+    up.change("link1.test.", "ttl77");
+    assert_eq!(agent.ask(&Query::new("link1.test.", AAAA)).ttls(), [77]);
+}

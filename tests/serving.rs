@@ -1,0 +1,187 @@
+//! The agent at work: beside real servers, under many questions at once, over several zones and listeners.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+
+use crate::support::agent::http_get;
+use crate::support::dig::{dig, short};
+use crate::support::process::{Directory, Process};
+use crate::support::wire::*;
+use crate::support::{Agent, Message, Query, Upstream, namespace, peers, time};
+
+/// The shipped Corefile as the operator's `sed` leaves it: cluster domain and local addresses filled in.
+fn shipped_corefile() -> String {
+    include_str!("corefiles/nodelocaldns")
+        .replace("__PILLAR__DNS__DOMAIN__", "cluster.local")
+        .replace("__PILLAR__LOCAL__DNS__", "169.254.20.10")
+        .replace("__PILLAR__DNS__SERVER__", "10.96.0.10")
+}
+
+/// Starts the agent with the arguments of the shipped DaemonSet, set-up of link and rules off.
+fn start_as_daemonset(directory: &Arc<Directory>) -> Process {
+    let base = directory.write("Corefile.base", &shipped_corefile());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dnslet"));
+    command
+        .args(["-localip", "169.254.20.10,10.96.0.10", "-upstreamsvc", "kube-dns-upstream"])
+        .args(["-setupinterface=false", "-setupiptables=false"])
+        .arg("-conf")
+        .arg(directory.path().join("Corefile"))
+        .arg("-basecorefile")
+        .arg(base)
+        .arg("-pidfile")
+        .arg(directory.path().join("pid"))
+        .env("KUBE_DNS_UPSTREAM_SERVICE_HOST", "10.96.5.5");
+    Process::start("dnslet", command, Arc::clone(directory))
+}
+
+#[test]
+fn shipped_corefile_serves_cluster_reverse_and_external_names() {
+    if !namespace::entered("serving::shipped_corefile_serves_cluster_reverse_and_external_names") {
+        return;
+    }
+    let directory = Directory::new();
+    for address in ["169.254.20.10/32", "10.96.0.10/32", "10.96.5.5/32", "192.0.2.53/32"] {
+        namespace::add_address(address);
+    }
+    namespace::mount_over(&directory.write("resolv.conf", "nameserver 192.0.2.53\n"), "/etc/resolv.conf");
+    let _cluster = peers::cluster(([10, 96, 5, 5], 53).into());
+    let _outside = peers::outside(([192, 0, 2, 53], 53).into());
+    let mut agent = start_as_daemonset(&directory);
+    for ip in [[169, 254, 20, 10], [10, 96, 0, 10]] {
+        let server = SocketAddr::from((ip, 53));
+        agent.wait_until_serving(server);
+        for transport in ["+notcp", "+tcp"] {
+            let short = |arguments: &[&str]| short(server, &[&[transport], arguments].concat());
+            assert_eq!(short(&["kubernetes.default.svc.cluster.local"]), ["10.96.0.1"]);
+            assert_eq!(short(&["-x", "10.96.0.1"]), ["kubernetes.default.svc.cluster.local."]);
+            assert_eq!(short(&["-x", "fd00::1"]), ["six.shop.svc.cluster.local."]);
+            assert_eq!(short(&["www.example.org"]), ["192.0.2.80"]);
+            assert_eq!(short(&["www.example.org", "AAAA"]), ["2001:db8::80"]);
+            assert_eq!(short(&["alias.example.org"]), ["www.example.org.", "192.0.2.80"]);
+            assert_eq!(short(&["many.example.org"]).len(), 200);
+            assert!(dig(server, &[transport, "none.default.svc.cluster.local"]).contains("NXDOMAIN"));
+        }
+    }
+    assert_eq!(http_get(([169, 254, 20, 10], 8080).into(), "/health"), Some((200, "OK".to_owned())));
+    for port in [9253, 9353] {
+        let (_, metrics) = http_get(([127, 0, 0, 1], port).into(), "/metrics").expect("metrics");
+        assert!(metrics.contains("coredns_dns_requests_total{"), "{metrics}");
+    }
+    let pid = std::fs::read_to_string(directory.path().join("pid")).expect("a pid file");
+    assert_eq!(pid, format!("{}\n", agent.pid()));
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.wait().code(), Some(0), "{}", agent.log());
+    assert!(!directory.path().join("pid").exists(), "the pid file goes with the process");
+}
+
+#[test]
+fn thousand_equal_cold_questions_are_one_upstream_query() {
+    let (agent, up) = Agent::beside_upstream("cache 30\n forward . {up}");
+    let clients: Vec<_> = (0..100).map(|_| agent.udp()).collect();
+    let spellings = ["hold.thousand.test.", "HOLD.Thousand.test.", "hold.THOUSAND.TEST."];
+    for round in 0..10 {
+        for client in &clients {
+            client.send(&Query::new(spellings[round % 3], A).with_id(round as u16).bytes());
+        }
+        // All of them are in before more are sent, so that no socket buffer overflows and none is a late hit.
+        let arrived = (round + 1) as f64 * clients.len() as f64;
+        time::until("the questions to arrive", || {
+            (agent.metric("coredns_dns_requests_total", &[]) >= arrived).then_some(())
+        });
+    }
+    up.release();
+    for client in &clients {
+        let mut ids: Vec<u16> = (0..10).map(|_| answered(&client.receive(time::PATIENCE).expect("a reply"))).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..10).collect::<Vec<u16>>());
+    }
+    assert_eq!(up.count("hold.thousand.test."), 1);
+}
+
+/// The ID of a reply that holds the answer, in the spelling of its question.
+fn answered(raw: &[u8]) -> u16 {
+    let reply = Message::parse(raw).expect("a well-formed reply");
+    assert_eq!((reply.rcode, reply.answers.len()), (NOERROR, 1));
+    assert_eq!(reply.answers[0].name, reply.questions[0].name);
+    reply.id
+}
+
+#[test]
+fn burst_of_different_questions_is_answered_whole() {
+    let (agent, _up) = Agent::beside_upstream("cache 30\n forward . {up}");
+    let client = agent.udp();
+    for _cold_then_warm in 0..2 {
+        for number in 0..64 {
+            client.send(&Query::new(&format!("ttl300.n{number}.burst.test."), A).with_id(number).bytes());
+        }
+        let mut ids: Vec<u16> = (0..64).map(|_| answered(&client.receive(time::PATIENCE).expect("a reply"))).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..64).collect::<Vec<u16>>());
+    }
+}
+
+#[test]
+fn many_questions_at_once_on_one_connection_are_all_answered() {
+    let (agent, _up) = Agent::beside_upstream("cache 30\n forward . {up}");
+    let mut client = agent.tcp();
+    for number in 0..100 {
+        client.send(&Query::new(&format!("ttl300.n{number}.pipeline.test."), A).with_id(number).bytes());
+    }
+    let mut ids: Vec<u16> = (0..100).map(|_| answered(&client.receive().expect("a reply"))).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..100).collect::<Vec<u16>>());
+}
+
+#[test]
+fn longest_zone_answers() {
+    let (inner, outer) = (Upstream::start(), Upstream::start());
+    let plan = Agent::plan();
+    let corefile = [
+        plan.block("test", &format!("forward . {}", outer.address())),
+        plan.block("Inner.Test", &format!("forward . {}", inner.address())),
+    ];
+    let agent = plan.corefile(&corefile.concat()).start();
+    agent.ask_a("ttl300.a.inner.test.");
+    agent.ask_a("ttl300.A.INNER.TEST.");
+    agent.ask_a("ttl300.notinner.test.");
+    agent.ask(&Query::new("inner.test.", DS));
+    assert_eq!(inner.count("ttl300.a.inner.test."), 2);
+    assert_eq!(outer.count("ttl300.notinner.test."), 1);
+    assert_eq!(outer.count("inner.test."), 1, "DS belongs to the parent");
+    for outside in ["ttl300.example.", "."] {
+        assert_eq!(agent.ask_a(outside).rcode, REFUSED, "{outside}");
+    }
+}
+
+#[test]
+fn failing_block_does_not_fall_back_to_another() {
+    let up = Upstream::start();
+    let plan = Agent::plan();
+    let corefile = [
+        plan.block(".", &format!("forward . {}", up.address())),
+        plan.block("inner.test", &format!("forward . {} {{\n except ttl300.inner.test\n }}", up.address())),
+    ];
+    let agent = plan.corefile(&corefile.concat()).start();
+    assert_eq!(agent.ask_a("ttl300.inner.test.").rcode, SERVFAIL);
+    assert_eq!(up.all().len(), 0);
+}
+
+#[test]
+fn both_families_are_served() {
+    if !namespace::entered("serving::both_families_are_served") {
+        return;
+    }
+    let up = Upstream::start();
+    let plan = Agent::plan();
+    let corefile = format!(".:53 {{\n bind 127.0.0.1 ::1\n forward . {}\n cache\n}}\n", up.address());
+    let mut agent = plan.corefile(&corefile).launch();
+    for server in ["127.0.0.1:53", "[::1]:53"] {
+        let server = server.parse().expect("an address");
+        agent.wait_until_serving(server);
+        assert_eq!(short(server, &["ttl300.families.test"]), ["192.0.2.1"]);
+        assert_eq!(short(server, &["+tcp", "ttl300.families.test", "AAAA"]), ["2001:db8::1"]);
+    }
+}

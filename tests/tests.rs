@@ -1,0 +1,13 @@
+//! Black-box tests of the built binary, the scenarios of the resolver, and the rules of this repository's own layout.
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+#[cfg(test)]
+mod checklist;
+#[cfg(test)]
+mod serving;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tidy;
+#[cfg(test)]
+mod vectors;

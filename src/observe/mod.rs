@@ -32,16 +32,25 @@
 //! **Health.** [`probe::run`] asks the agent's own sockets each second; [`Sockets`] keeps what they answered, and
 //! [`Readiness`] what other rooms say of themselves. [`http`] shows both, and the numbers, on bound sockets it is given.
 //!
+//! **Lines.** [`log::Log`] takes tracing events (`info!`, `warn!`, `plugin = "forward"`), limits each call site, and
+//! hands the text to a thread of its own; [`log::QueryLog`] takes one line per query. [`errors_log`] is the `errors`
+//! plugin.
+//!
 //! The room never makes a query wait and is not global state: who counts was handed what it counts in.
 
 pub mod counters;
+pub mod errors_log;
 mod events;
 mod exposition;
 mod histogram;
 pub mod http;
+mod limit;
+mod line;
+pub mod log;
 pub mod probe;
 mod readiness;
 mod registry;
+mod sink;
 mod slab;
 mod sockets;
 

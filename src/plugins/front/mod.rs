@@ -1,0 +1,5 @@
+//! Plugins in front of the cache: they see every reply, hits included, and work on wire bytes.
+
+pub mod format;
+pub mod loadbalance;
+pub mod log;

@@ -1,0 +1,3 @@
+//! Plugins behind the cache: they shape what a miss is answered with.
+
+pub mod whoami;

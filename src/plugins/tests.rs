@@ -1,0 +1,381 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::cache::settings::{Prefetch, ServeStale};
+use crate::corefile;
+use crate::dns::{Name, Rcode};
+use crate::upstream::spec::{Policy, Target};
+
+/// Reads the lines of a block; the settings and the findings without their file.
+fn read(lines: &str) -> (Settings, Vec<String>) {
+    let text = format!("example.org {{\n{lines}\n}}");
+    let parsed = corefile::parse(Path::new("C"), &text, &mut |_| Err("none".into()), &|_| None);
+    let mut found = Vec::new();
+    let settings = parse(&parsed.blocks[0], &mut found);
+    let all = parsed.diagnostics.iter().chain(&found);
+    let found = all.map(|finding| finding.line(&parsed.sources).trim_start_matches("C:").to_owned()).collect();
+    (settings, found)
+}
+
+#[track_caller]
+fn good(lines: &str) -> Settings {
+    let (settings, found) = read(lines);
+    assert_eq!(found, Vec::<String>::new(), "{lines}");
+    settings
+}
+
+/// Each line alone in a block, and the only finding it must give.
+#[track_caller]
+fn bad(cases: &[(&str, &str)]) {
+    for (lines, expected) in cases {
+        assert_eq!(read(lines).1, [*expected], "{lines}");
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn cache_options() {
+    let plain = good("cache").cache.unwrap();
+    assert_eq!((plain.success.max_ttl, plain.denial.max_ttl, plain.success.min_ttl), (3600, 1800, 5));
+    assert_eq!((plain.success.capacity, plain.servfail, plain.zones), (10_000, 5 * SECOND, None));
+    assert!(plain.prefetch.is_none() && plain.serve_stale.is_none() && !plain.keepttl);
+
+    let cache = good("cache 30 Example.org 10.0.0.0/8 {\n success 9984 60 1\n denial -1 7\n prefetch 5 10m 20%\n servfail 0s\n keepttl\n disable denial a b\n disable success\n disable denial c\n}").cache.unwrap();
+    assert_eq!(cache.zones.unwrap(), [name("example.org"), name("10.in-addr.arpa")]);
+    assert_eq!((cache.success.capacity, cache.success.max_ttl, cache.success.min_ttl), (9984, 60, 1));
+    assert_eq!((cache.denial.capacity, cache.denial.max_ttl, cache.denial.min_ttl), (1024, 7, 5));
+    assert_eq!(cache.prefetch, Some(Prefetch { amount: 5, duration: 600 * SECOND, percentage: 20 }));
+    assert_eq!((cache.servfail, cache.keepttl), (Duration::ZERO, true));
+    assert_eq!((cache.disable_success, cache.disable_denial), (vec![Name::root()], vec![name("c")]));
+
+    assert_eq!(good("cache {\n prefetch 0\n}").cache.unwrap().prefetch, None);
+    let stale = |options: &str| good(&format!("cache {{\n {options}\n}}")).cache.unwrap().serve_stale;
+    let base = ServeStale {
+        duration: 3600 * SECOND,
+        verify: false,
+        verify_timeout: None,
+        response_ttl: None,
+        failure_recheck: None,
+        prefer_positive: false,
+    };
+    assert_eq!(stale("serve_stale"), Some(base.clone()));
+    assert_eq!(stale("serve_stale 0s"), None);
+    assert_eq!(
+        stale("serve_stale 1h Immediate 30 5s"),
+        Some(ServeStale { response_ttl: Some(30), failure_recheck: Some(5 * SECOND), ..base.clone() })
+    );
+    assert_eq!(
+        stale("serve_stale_policy prefer_positive\nserve_stale 1m VERIFY 500ms 30 0"),
+        Some(ServeStale {
+            duration: 60 * SECOND,
+            verify: true,
+            verify_timeout: Some(SECOND / 2),
+            response_ttl: Some(30),
+            failure_recheck: Some(Duration::ZERO),
+            prefer_positive: true,
+        })
+    );
+}
+
+#[test]
+fn cache_errors() {
+    bad(&[
+        ("cache 0", "2:7: 0 is out of range (write a number from 1 to 9223372036)"),
+        (
+            "cache 30s",
+            "2:7: `30s` is read as a zone, not as a time (a TTL is a whole number of seconds, as in `cache 30`)",
+        ),
+        (
+            "cache a..b",
+            "2:7: `a..b` is not a domain name: a label is empty (two dots in a row) (write a name such as `example.org`, or a block such as `10.0.0.0/8`)",
+        ),
+        ("cache {\n success\n}", "3:2: `success` needs more arguments (write `success CAPACITY [TTL] [MINTTL]`)"),
+        ("cache {\n denial 1 0\n}", "3:11: 0 is out of range (write a number from 1 to 9223372036)"),
+        ("cache {\n success 1 2 -1\n}", "3:14: -1 is out of range (write a number from 0 to 9223372036)"),
+        ("cache {\n success 1 2 3 4\n}", "3:16: what follows here is ignored"),
+        (
+            "cache {\n prefetch 1 1m 10\n}",
+            "3:16: `10` is not a percentage that can be used (write a percentage from `10%` to `90%`, with its sign)",
+        ),
+        (
+            "cache {\n prefetch 1 1m 91%\n}",
+            "3:16: `91%` is not a percentage that can be used (write a percentage from `10%` to `90%`, with its sign)",
+        ),
+        ("cache {\n prefetch 1 60\n}", "3:13: `60` is not a duration (a unit is missing: `60s` is 60 seconds)"),
+        ("cache {\n servfail 6m\n}", "3:11: `6m` is out of range (write a duration from 0ns to 300s)"),
+        ("cache {\n serve_stale 1h verfy\n}", "3:17: `verfy` is not known here (did you mean `verify`?)"),
+        (
+            "cache {\n serve_stale 1h immediate 5 5s 6\n}",
+            "3:32: `serve_stale` takes fewer arguments (write `serve_stale [DURATION [immediate [TTL [RECHECK]] | verify [TIMEOUT [TTL [RECHECK]]]]]`)",
+        ),
+        ("cache {\n serve_stale -1h\n}", "3:14: `-1h` is out of range (write a duration that is not negative)"),
+        (
+            "cache {\n serve_stale_policy prefer_positive\n}",
+            "3:2: `serve_stale_policy` needs `serve_stale` (add a line `serve_stale`, or remove this one)",
+        ),
+        (
+            "cache {\n serve_stale\n serve_stale_policy prefer_positive\n serve_stale_policy prefer_positive\n}",
+            "5:2: `serve_stale_policy` is given twice (remove one of them)",
+        ),
+        ("cache {\n disable all\n}", "3:10: `all` is not known here (write `success` or `denial`)"),
+        ("cache {\n keepttl 5\n}", "3:10: `keepttl` takes no arguments (write `keepttl`)"),
+        ("cache {\n prefech 5\n}", "3:2: `cache` has no option `prefech` (did you mean `prefetch`?)"),
+        ("cache\ncache", "3:1: `cache` can be used only once in a block (put all of it into one)"),
+    ]);
+}
+
+#[test]
+fn forward_options() {
+    let forward = good(
+        "forward example.org 10.0.0.1 [fd00::1]:54 tls://9.9.9.9%dns.quad9.net /etc/resolv.conf {\n except a.example.org 10.0.0.0/8\n force_tcp\n prefer_udp\n expire 20s\n max_age 1m\n max_fails 3\n max_connect_attempts 4\n max_concurrent 1000\n max_idle_conns 2\n policy sequential\n health_check 1s no_rec domain example.net\n next NXDOMAIN\n next_on_nodata\n failover servfail REFUSED\n failfast_all_unhealthy_upstreams\n read_timeout 1s\n source_address 10.0.0.2\n tls /cert /key /ca\n}",
+    )
+    .forward
+    .remove(0);
+    assert_eq!(
+        (forward.from, forward.except),
+        (name("example.org"), vec![name("a.example.org"), name("10.in-addr.arpa")])
+    );
+    assert_eq!((forward.next, forward.next_on_nodata), (vec![Rcode::NXDOMAIN], true));
+    let spec = forward.spec;
+    assert_eq!((spec.targets.len(), forward.words.len()), (4, 4));
+    assert!(matches!(&spec.targets[2], Target::Address(at) if at.server_name.as_deref() == Some("dns.quad9.net")));
+    assert_eq!(spec.targets[3], Target::File("/etc/resolv.conf".into()));
+    assert!(spec.force_tcp && spec.prefer_udp && spec.failfast);
+    assert_eq!((spec.expire, spec.max_age, spec.max_fails), (20 * SECOND, Some(60 * SECOND), 3));
+    assert_eq!((spec.max_connect_attempts, spec.max_concurrent, spec.max_idle_conns), (Some(4), Some(1000), Some(2)));
+    assert_eq!((spec.policy, spec.failover), (Policy::Sequential, vec![Rcode::SERVFAIL, Rcode::REFUSED]));
+    assert_eq!((spec.health_check.interval, spec.health_check.no_rec), (SECOND, true));
+    assert_eq!(spec.health_check.domain, name("example.net"));
+    assert_eq!((spec.read_timeout, spec.source_address), (Some(SECOND), Some("10.0.0.2".parse().unwrap())));
+    let identity = spec.tls.identity.unwrap();
+    assert_eq!((identity.certificate.to_str(), identity.key.to_str()), (Some("/cert"), Some("/key")));
+    assert_eq!(spec.tls.ca.unwrap().to_str(), Some("/ca"));
+
+    let plain = good("forward . 1.1.1.1\nforward a 1.1.1.2 {\n max_concurrent 0\n max_age 0\n max_fails 0\n}").forward;
+    assert_eq!((plain[0].spec.policy, plain[0].spec.expire, plain[0].spec.max_fails), (Policy::Random, 10 * SECOND, 2));
+    assert_eq!((plain[1].spec.max_concurrent, plain[1].spec.max_age, plain[1].spec.max_fails), (None, None, 0));
+    let tls = good("forward . tls://1.1.1.1 {\n tls /ca\n tls_servername cloudflare-dns.com\n}").forward.remove(0);
+    assert_eq!(tls.spec.tls.server_name.as_deref(), Some("cloudflare-dns.com"));
+}
+
+#[test]
+fn forward_option_errors() {
+    let with = |option: &str| read(&format!("forward . 1.1.1.1 {{\n {option}\n}}")).1;
+    for (option, expected) in [
+        ("force_tcp yes", "3:12: `force_tcp` takes no arguments (write `force_tcp`)"),
+        ("expire -1s", "3:9: `-1s` is out of range (write a duration that is not negative)"),
+        ("max_age 5s", "3:2: `max_age` is less than `expire` (10s) (make `max_age` at least as long, or leave it out)"),
+        ("max_fails -1", "3:12: -1 is out of range (write a number from 0 to 4294967295)"),
+        ("policy fastest", "3:9: `fastest` is not known here (write `random`, `round_robin` or `sequential`)"),
+        ("failover SERVFAI", "3:11: `SERVFAI` is not an RCODE (did you mean `SERVFAIL`?)"),
+        ("next BROKEN", "3:7: `BROKEN` is not an RCODE (write a name such as `SERVFAIL`, `REFUSED` or `NXDOMAIN`)"),
+        (
+            "failover NOERROR",
+            "3:2: `failover NOERROR` would refuse every good response (name error codes, such as `SERVFAIL` or `REFUSED`)",
+        ),
+        (
+            "health_check 1s rec",
+            "3:18: `health_check` has no option `rec` (write `health_check DURATION [no_rec] [domain NAME]`)",
+        ),
+        ("health_check 1s domain", "3:18: `domain` needs a name (health_check DURATION [no_rec] [domain NAME])"),
+        (
+            "resolver 1.1.1.1",
+            "3:2: host names as upstreams are not resolved (name upstreams by IP address, remove `resolver`)",
+        ),
+        ("doh_method GET", "3:2: DNS over HTTPS upstreams are not offered yet (use `tls://IP`, remove `doh_method`)"),
+        (
+            "source_address fd00::1",
+            "3:2: no upstream can be asked from fd00::1 (give a source address of the same family as the upstreams)",
+        ),
+        ("source_address eth0", "3:17: `eth0` is not an IP address (write an address of this node)"),
+        (
+            "tls_servername x",
+            "3:2: `tls_servername` has no effect: no upstream is spoken to over TLS (write the upstream as `tls://IP`)",
+        ),
+        ("tls a b c d", "3:12: `tls` takes fewer arguments (write `tls [CERT KEY] [CA]`)"),
+        ("force_tpc", "3:2: `forward` has no option `force_tpc` (did you mean `force_tcp`?)"),
+        ("next", "3:2: `next` needs more arguments (write `next RCODE...`)"),
+    ] {
+        assert_eq!(with(option), [expected], "{option}");
+    }
+}
+
+#[test]
+fn forward_targets_that_cannot_be() {
+    bad(&[
+        ("forward .", "2:1: `forward` needs more arguments (write `forward FROM TO...`)"),
+        (
+            "forward . dns.google",
+            "2:11: `dns.google` is not an IP address; host names as upstreams are not resolved (write its IP address, or the path of a resolv.conf file with a slash (`./resolv.conf`))",
+        ),
+        (
+            "forward . https://1.1.1.1/dns-query",
+            "2:11: DNS over HTTPS upstreams are not offered yet (use the same server over TLS: `tls://IP`)",
+        ),
+        ("forward . grpc://1.1.1.1", "2:11: grpc upstreams are not offered (use `tls://IP` or plain `IP`)"),
+        (
+            "forward . <nil>",
+            "2:11: the template left `<nil>` in place of an upstream (the address it stands for was not known when this file was made)",
+        ),
+        ("forward . \"\"", "2:11: this upstream is empty (name an IP address or a file; is a variable not set?)"),
+        (
+            "forward . 1.1.1.1:99999",
+            "2:11: not a port number from 1 to 65535: \"99999\" (write `10.0.0.10`, `10.0.0.10:5353`, `[fd00::1]:53` or `tls://9.9.9.9`)",
+        ),
+        (
+            "forward . tls://dns.google",
+            "2:11: not an IP address: \"tls://dns.google\" (write `tls://9.9.9.9` or `tls://9.9.9.9%dns.quad9.net`)",
+        ),
+        ("forward . 1.1.1.1 1.1.1.1:53", "2:19: this upstream is named twice"),
+        (
+            "forward 10.0.0.0/9 1.1.1.1",
+            "2:9: `10.0.0.0/9` stands for 128 zones (name the zones in the key of the block, and write `forward .`)",
+        ),
+        (
+            "forward . tls://1.1.1.1%a {\n tls_servername b\n}",
+            "3:2: an upstream already names its certificate after `%` (use `%NAME` on the upstreams, or `tls_servername` for all of them, not both)",
+        ),
+    ]);
+    let many: Vec<_> = (1..=16).map(|last| format!("10.0.0.{last}")).collect();
+    assert!(read(&format!("forward . {}", many.join(" "))).1[0].contains("more than 15 upstreams"));
+}
+
+#[test]
+fn endpoints_and_times() {
+    let settings = good(
+        "health 169.254.20.10:8080 {\n lameduck 5s\n}\nready\nprometheus :9253\nreload 10s 0\nbufsize\ndebug\nloop\nwhoami",
+    );
+    let health = settings.health.unwrap();
+    assert_eq!((health.address.socket.to_string().as_str(), health.lameduck), ("169.254.20.10:8080", 5 * SECOND));
+    assert_eq!(settings.ready.unwrap().address.socket.to_string(), "[::]:8181");
+    assert_eq!(settings.ready.unwrap().monitor, ready::Monitor::UntilReady);
+    assert_eq!(settings.prometheus.unwrap().address.socket.to_string(), "[::]:9253");
+    assert_eq!(settings.reload, Some(reload::Reload { interval: 10 * SECOND, jitter: Duration::ZERO }));
+    assert_eq!(settings.bufsize, Some(1232));
+    assert!(settings.debug && settings.loop_check && settings.whoami);
+    assert_eq!(settings.handlers, ["bufsize", "prometheus", "loop", "whoami"]);
+
+    let later = good("health\nhealth :1\nready 1.2.3.4:1 {\n monitor continuously\n}\nprometheus\nreload 4s");
+    assert_eq!(later.health.unwrap().address.socket.port(), 1);
+    assert_eq!(later.ready.unwrap().monitor, ready::Monitor::Continuously);
+    assert_eq!(later.prometheus.unwrap().address.socket.to_string(), "127.0.0.1:9153");
+    assert_eq!(later.reload.unwrap().jitter, 2 * SECOND);
+
+    let timeouts =
+        good("timeouts {\n read 5\n write 1m\n}\ntimeouts {\n read 6s\n idle 24h\n maxtcpqueries -1\n}").timeouts;
+    assert_eq!(
+        timeouts,
+        Some(timeouts::Timeouts {
+            read: Some(6 * SECOND),
+            write: Some(60 * SECOND),
+            idle: Some(86_400 * SECOND),
+            max_queries: Some(timeouts::MaxQueries::Unlimited),
+        })
+    );
+    bad(&[
+        ("health 8080", "2:8: `8080` has no port (write `:8080`, `127.0.0.1:8080` or `[fd00::1]:8080`)"),
+        ("health {\n lameduck 5\n}", "3:11: `5` is not a duration (a unit is missing: `5s` is 5 seconds)"),
+        ("ready {\n monitor now\n}", "3:10: `now` is not known here (write `until-ready` or `continuously`)"),
+        ("ready\nready", "3:1: `ready` can be used only once in a block (put all of it into one)"),
+        (
+            "prometheus {\n tls x\n}",
+            "3:2: metrics over TLS are not offered (remove `tls`; put a proxy in front if the endpoint must be protected)",
+        ),
+        ("prometheus {\n runtime_metrics\n}", "3:2: `runtime_metrics` does nothing (remove it)"),
+        ("pprof :6053 {\n block 1\n}", "2:1: `pprof` does nothing (remove it)"),
+        ("reload 1s", "2:8: `1s` is out of range (write a duration of 2s or more)"),
+        ("reload 10s 500ms", "2:12: `500ms` is out of range (write a duration of 1s or more)"),
+        ("reload 10s 1s 1s", "2:15: `reload` takes fewer arguments (write `reload [INTERVAL [JITTER]]`)"),
+        ("reload\nreload 10s", "3:1: only the first `reload` of a block counts (remove one of them)"),
+        ("bufsize 100", "2:9: 100 is out of range (write a number from 512 to 4096)"),
+        (
+            "timeouts",
+            "2:1: `timeouts` says nothing (write `read`, `write` or `idle` with a duration on lines between braces)",
+        ),
+        ("timeouts {\n read 0\n}", "3:7: `0` is out of range (write a duration from 1s to 86400s)"),
+        ("timeouts {\n raed 5s\n}", "3:2: `timeouts` has no option `raed` (did you mean `read`?)"),
+        ("debug on", "2:7: `debug` takes no arguments (write `debug`)"),
+        ("loop {\n}", "2:1: `loop` has no options in braces (remove the braces and what is between them)"),
+    ]);
+}
+
+#[test]
+fn bind_lines() {
+    let bind = good("bind 169.254.20.10 10.0.0.10\nbind eth0 {\n except fe80::1 10.1.1.1\n}").bind;
+    let texts = |words: &[corefile::Token]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&bind[0].addresses), ["169.254.20.10", "10.0.0.10"]);
+    assert_eq!(
+        (texts(&bind[1].addresses), texts(&bind[1].except)),
+        (vec!["eth0".into()], vec!["fe80::1".into(), "10.1.1.1".into()])
+    );
+    bad(&[
+        (
+            "bind",
+            "2:1: `bind` needs an address (write `bind 169.254.20.10`, several addresses, or the name of an interface)",
+        ),
+        ("bind 1.1.1.1 {\n excpt x\n}", "3:2: `bind` has no option `excpt` (did you mean `except`?)"),
+        ("bind 1.1.1.1 {\n except\n}", "3:2: `except` needs more arguments (write `except ADDRESS|INTERFACE...`)"),
+    ]);
+}
+
+#[test]
+fn logs_errors_and_order_of_addresses() {
+    let rules = good("log\nlog a b \"{type}\" {\n class denial error\n}\nlog c {\n class all\n}").log;
+    assert_eq!(rules.iter().map(|rule| rule.name.to_string()).collect::<Vec<_>>(), [".", "a.", "b.", "c."]);
+    assert_eq!(rules[2].format, front::format::Format::compile("{type}"));
+    assert!(!rules[1].classes.contain(front::format::ReplyClass::Success) && rules[3].classes == log::Classes::ALL);
+    let errors = good("errors stdout {\n consolidate 5m \".* i/o timeout$\" warning show_first\n consolidate 1s x\n}")
+        .errors
+        .unwrap();
+    assert_eq!((errors.consolidate[0].level, errors.consolidate[0].show_first), (errors::Level::Warning, true));
+    assert_eq!((errors.consolidate[1].level, errors.consolidate[1].period), (errors::Level::Error, SECOND));
+    assert_eq!(good("loadbalance").loadbalance.unwrap().prefer, []);
+    assert_eq!(good("loadbalance round_robin {\n prefer 10.0.0.0/8 fd00::/8\n}").loadbalance.unwrap().prefer.len(), 2);
+    bad(&[
+        ("log \"{type}\"", "2:5: a single argument is a name, not a format (write `log . \"{type}\"`)"),
+        ("log {\n class good\n}", "3:8: `good` is not known here (write `all`, `denial`, `error` or `success`)"),
+        (
+            "errors stderr",
+            "2:8: errors cannot be written to `stderr` (write `errors` or `errors stdout`; both write to standard output)",
+        ),
+        ("errors {\n stacktrace\n}", "3:2: `stacktrace` does nothing (remove it)"),
+        (
+            "errors {\n consolidate 5m (\n}",
+            "3:17: this is not a regular expression: unclosed group (patterns are RE2 expressions, found anywhere in the message; quote those with spaces)",
+        ),
+        (
+            "errors {\n consolidate 5m x loud\n}",
+            "3:19: `loud` is not known here (write `warning`, `error`, `info` or `debug`)",
+        ),
+        (
+            "loadbalance weighted /w",
+            "2:13: weighted load balancing is not offered yet (write `loadbalance round_robin`, or leave the order to the upstream)",
+        ),
+        ("loadbalance robin", "2:13: `robin` is not known here (write `round_robin`)"),
+        (
+            "loadbalance {\n prefer 10.0.0.1\n}",
+            "3:9: `10.0.0.1` is not an address block (write a block such as `10.0.0.0/8`)",
+        ),
+    ]);
+}
+
+#[test]
+fn unknown_directives() {
+    let have = "dnslet has timeouts, reload, bufsize, bind, debug, ready, health, pprof, prometheus, errors, log, loadbalance, cache, loop, forward, whoami";
+    assert_eq!(read("forwrd . 1\nkubernetes cluster.local\nexample.com:53 {\n errors\n}\nqwertyuiop").1, [
+        "2:1: unknown directive `forwrd` (did you mean `forward`?)".to_owned(),
+        format!("3:1: `kubernetes` is a CoreDNS plugin that dnslet does not have (remove it; {have})"),
+        "4:1: unknown directive `example.com:53` (this looks like the start of another block; is the `}` before it missing?)".to_owned(),
+        format!("7:1: unknown directive `qwertyuiop` ({have})"),
+    ]);
+    for name in ["hosts", "template", "rewrite", "dns64", "dnstap", "trace", "metadata", "acl"] {
+        let found = read(name).1;
+        assert!(found[0].contains("is a CoreDNS plugin that dnslet does not have"), "{found:?}");
+    }
+}

@@ -148,7 +148,7 @@ fn introduce(mut kinds: Vec<Kind>, load: usize, server: usize) -> Vec<Kind> {
 fn check_the_loss_meter(directory: &Path) -> Result<()> {
     let every = 7;
     let floor = Server::start(Kind::Floor, directory, every)?;
-    let (sent, dropped, reported) = cell::loss_check(&floor, every, 2000)?;
+    let (sent, dropped, reported) = cell::loss_check(&floor, every, 800)?;
     if dropped != reported {
         bail!("the loss meter reports {reported} of {sent} queries where {dropped} were dropped");
     }

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod cpu;
+pub mod datagram;
 pub mod mmsg;
 pub mod process;
 pub mod readable;

@@ -1,0 +1,198 @@
+//! One question on its way through a pool: performs what the selection says, waits on all open attempts at once, and
+//! tells upstreams' health, round-trip time and counts what it saw.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::time::{Sleep, sleep_until};
+
+use super::Upstream;
+use super::failure::{Failure, Leg, Network, Stage};
+use super::pool::{Ask, Exchanged, Pool};
+use super::selection::{MAX_ATTEMPTS, Selection, Step, Via, Why};
+use super::tally::Fallback;
+use super::transport::{Attempt, Event};
+use crate::dns::{Protocol, header};
+use crate::sys::clock;
+
+/// One exchange in progress.
+pub(crate) struct Exchange<'a> {
+    pool: &'a Pool,
+    members: Arc<Vec<Arc<Upstream>>>,
+    ask: Ask<'a>,
+    started: Instant,
+    selection: Selection,
+    attempts: [Option<Attempt>; MAX_ATTEMPTS],
+    /// Messages that were not the answer, over all attempts.
+    wrong: u32,
+    /// A response to return if nothing better comes, and the attempt it came from.
+    kept: Option<(usize, Vec<u8>)>,
+    last: Option<Failure>,
+}
+
+impl<'a> Exchange<'a> {
+    pub(crate) fn new(
+        pool: &'a Pool,
+        members: Arc<Vec<Arc<Upstream>>>,
+        ask: Ask<'a>,
+        selection: Selection,
+        started: Instant,
+    ) -> Exchange<'a> {
+        let attempts = Default::default();
+        Exchange { pool, members, ask, started, selection, attempts, wrong: 0, kept: None, last: None }
+    }
+
+    pub(crate) async fn run(mut self) -> Result<Exchanged, Failure> {
+        let mut alarm = pin!(sleep_until(self.ask.deadline.into()));
+        let mut now = self.started;
+        loop {
+            match self.selection.step(now) {
+                Step::Send { attempt, member, via, why } => self.send(attempt, member, via, why, now),
+                Step::GiveUp(attempt) => self.give_up(attempt),
+                Step::Finish => return self.end(now),
+                Step::Wait(until) => {
+                    if alarm.deadline().into_std() != until {
+                        alarm.as_mut().reset(until.into());
+                    }
+                    let event = poll_fn(|cx| self.poll(cx, alarm.as_mut())).await;
+                    now = clock::now();
+                    if let Some((attempt, event)) = event
+                        && let Some(wire) = self.take(attempt, event, now)
+                    {
+                        return Ok(self.answer(attempt, wire, now));
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, attempt: usize, member: u8, via: Via, why: Why, now: Instant) {
+        let upstream = &self.members[usize::from(member)];
+        match why {
+            Why::First => {}
+            Why::Again => upstream.tally().retry(),
+            Why::Truncated => upstream.tally().fallback(Fallback::Truncated),
+            Why::Forged => upstream.tally().fallback(Fallback::Mismatches),
+            Why::Silent => upstream.tally().fallback(Fallback::Silence),
+        }
+        if why == Why::Again && via == Via::Stream {
+            for earlier in self.attempts[..attempt].iter().flatten() {
+                if let Attempt::Stream(question) = earlier {
+                    upstream.streams().distrust(question);
+                }
+            }
+        }
+        match upstream.attempt(self.ask.query, via, self.pool.keeping(), why != Why::Again) {
+            Ok(question) => self.attempts[attempt] = Some(question),
+            Err(failure) => self.failed(attempt, failure, now),
+        }
+    }
+
+    /// Waits for any open attempt, or for the alarm.
+    fn poll(&mut self, cx: &mut Context<'_>, alarm: Pin<&mut Sleep>) -> Poll<Option<(usize, Event)>> {
+        for (index, slot) in self.attempts[..self.selection.used()].iter_mut().enumerate() {
+            let Some(attempt) = slot.as_mut().filter(|_| self.selection.is_open(index)) else { continue };
+            let upstream = &self.members[usize::from(self.selection.member(index))];
+            if let Poll::Ready(event) = attempt.poll(cx, self.ask.query, upstream.tally(), &mut self.wrong) {
+                return Poll::Ready(Some((index, event)));
+            }
+        }
+        alarm.poll(cx).map(|()| None)
+    }
+
+    /// Digests what an attempt brought; returns the response if it is the one to return.
+    fn take(&mut self, attempt: usize, event: Event, now: Instant) -> Option<Vec<u8>> {
+        let wire = match event {
+            Event::Answer(wire) => wire,
+            Event::Forged => {
+                self.selection.forged(attempt);
+                return None;
+            }
+            Event::Failed(failure) => {
+                self.failed(attempt, failure, now);
+                return None;
+            }
+        };
+        let upstream = self.upstream(attempt);
+        let took = now.duration_since(self.selection.sent(attempt));
+        let rcode = header::rcode(&wire);
+        upstream.measured(took);
+        upstream.health().answered();
+        upstream.tally().exchanged(rcode, took);
+        let datagram = matches!(self.attempts[attempt], Some(Attempt::Datagram(_)));
+        if datagram && header::truncated(&wire) && self.selection.truncated(attempt) {
+            self.kept = Some((attempt, wire));
+            return None;
+        }
+        if self.pool.fails_over(rcode) {
+            self.selection.set_aside(attempt, now);
+            self.kept = Some((attempt, wire));
+            return None;
+        }
+        Some(wire)
+    }
+
+    fn failed(&mut self, attempt: usize, failure: Failure, now: Instant) {
+        self.blame(attempt, &failure);
+        self.last = Some(failure);
+        self.selection.failed(attempt, now);
+    }
+
+    fn give_up(&mut self, attempt: usize) {
+        let failure = Failure::Timeout(self.leg(attempt));
+        self.blame(attempt, &failure);
+        self.last = Some(failure);
+    }
+
+    fn blame(&self, attempt: usize, failure: &Failure) {
+        let upstream = self.upstream(attempt);
+        upstream.tally().failure(failure.cause());
+        if failure.blames_upstream() {
+            self.pool.check().start(upstream);
+        }
+    }
+
+    /// The exchange has its response. Servers that were asked and stayed silent are blamed all the same.
+    fn answer(&self, attempt: usize, wire: Vec<u8>, now: Instant) -> Exchanged {
+        let answered = self.selection.member(attempt);
+        for index in 0..self.selection.used() {
+            if self.selection.member(index) != answered && self.selection.is_silent(index, now) {
+                self.blame(index, &Failure::Timeout(self.leg(index)));
+            }
+        }
+        Exchanged { wire, upstream: self.upstream(attempt).clone(), took: now.duration_since(self.started) }
+    }
+
+    /// Nothing more will come: the response set aside, or the last failure.
+    fn end(mut self, now: Instant) -> Result<Exchanged, Failure> {
+        let kept = self.kept.take();
+        let silent = (0..self.selection.used()).rev().find(|index| self.selection.is_open(*index));
+        let timeout = silent.map(|index| Failure::Timeout(self.leg(index)));
+        if let Some((attempt, wire)) = kept
+            && (self.ask.client == Protocol::Udp || !header::truncated(&wire))
+        {
+            return Ok(self.answer(attempt, wire, now));
+        }
+        for index in (0..self.selection.used()).filter(|index| self.selection.is_open(*index)) {
+            self.blame(index, &Failure::Timeout(self.leg(index)));
+        }
+        Err(timeout.or(self.last).unwrap_or_else(|| Failure::Timeout(self.members[0].stream_leg())))
+    }
+
+    fn upstream(&self, attempt: usize) -> &Arc<Upstream> {
+        &self.members[usize::from(self.selection.member(attempt))]
+    }
+
+    fn leg(&self, attempt: usize) -> Leg {
+        match &self.attempts[attempt] {
+            Some(attempt) => attempt.leg(),
+            None => {
+                let remote = self.upstream(attempt).address().socket;
+                Leg { stage: Stage::Dial, network: Network::Udp, local: None, remote }
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The upstreams of one `forward` line, and the way a question takes to them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use rand::RngExt;
+use rand::seq::SliceRandom;
+
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::health::Check;
+use super::selection::{Candidate, MAX_ATTEMPTS, Rules, Selection, Via};
+use super::spec::{MAX_UPSTREAMS, Policy, PoolSpec};
+use super::transport::tcp::Keeping;
+use super::transport::tls::{CertificateError, Certificates};
+use super::{Address, Transport, Upstream, Upstreams};
+use crate::dns::{self, Rcode};
+use crate::sys::clock;
+
+/// The upstreams of one `forward` line. Shared by all workers; each asks from its own runtime.
+#[derive(Debug)]
+pub struct Pool {
+    members: ArcSwap<Vec<Arc<Upstream>>>,
+    upstreams: Upstreams,
+    certificates: Option<Certificates>,
+    server_name: Option<String>,
+    source: Option<IpAddr>,
+    policy: Policy,
+    plain_via: Via,
+    failover: Vec<Rcode>,
+    failfast: bool,
+    attempts: usize,
+    read_timeout: Option<Duration>,
+    keeping: Keeping,
+    check: Arc<Check>,
+    turn: AtomicUsize,
+    max_concurrent: Option<usize>,
+    in_progress: AtomicUsize,
+}
+
+/// One question for a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The complete query with our own OPT, opcode QUERY and one question. Its ID is replaced on the way, and is the
+    /// ID of the response.
+    pub query: &'a [u8],
+    /// How the client asked. A truncated answer that cannot be completed over TCP is good for a UDP client only.
+    pub client: dns::Protocol,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// A response and where it came from.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// The whole message; it answers the question that was asked. TC=1 only where TCP did not bring the rest.
+    pub wire: Vec<u8>,
+    /// Who answered.
+    pub upstream: Arc<Upstream>,
+    /// How long the exchange took, earlier attempts included.
+    pub took: Duration,
+}
+
+/// Why a pool cannot be built.
+#[derive(Debug)]
+pub enum BuildError {
+    /// No upstreams.
+    NoAddresses,
+    /// More than [`MAX_UPSTREAMS`] upstreams.
+    TooMany(usize),
+    /// The certificates cannot be used.
+    Certificate(CertificateError),
+}
+
+impl Pool {
+    /// Builds the pool of a `forward` line. `addresses` are its targets with the files among them read. Loads the
+    /// certificates the line names; upstreams known to `upstreams` keep what was learnt about them.
+    pub fn new(spec: &PoolSpec, addresses: &[Address], upstreams: &Upstreams) -> Result<Arc<Pool>, BuildError> {
+        let tls_wanted = spec.tls.ca.is_some()
+            || spec.tls.identity.is_some()
+            || addresses.iter().any(|address| address.transport == Transport::Tls);
+        let certificates = tls_wanted.then(|| Certificates::load(&spec.tls)).transpose()?;
+        let keeping = Keeping {
+            expire: spec.expire,
+            max_age: spec.max_age,
+            connections: spec.max_idle_conns.filter(|count| *count != 0).unwrap_or(usize::MAX),
+        };
+        let attempts = match spec.max_connect_attempts {
+            None | Some(0) => MAX_ATTEMPTS,
+            Some(limit) => MAX_ATTEMPTS.min(limit as usize),
+        };
+        let pool = Pool {
+            members: ArcSwap::default(),
+            upstreams: upstreams.clone(),
+            certificates,
+            server_name: spec.tls.server_name.clone(),
+            source: spec.source_address,
+            policy: spec.policy,
+            plain_via: if spec.force_tcp { Via::Stream } else { Via::Datagram },
+            failover: spec.failover.clone(),
+            failfast: spec.failfast,
+            attempts,
+            read_timeout: spec.read_timeout,
+            keeping,
+            check: Arc::new(Check::new(spec, keeping)),
+            turn: AtomicUsize::new(0),
+            max_concurrent: spec.max_concurrent.filter(|limit| *limit != 0),
+            in_progress: AtomicUsize::new(0),
+        };
+        pool.set_addresses(addresses)?;
+        Ok(Arc::new(pool))
+    }
+
+    /// Asks these upstreams from now on; exchanges in progress go on with the old ones. On an error nothing changes.
+    /// TLS addresses need a pool that was built with some, or with certificates.
+    pub fn set_addresses(&self, addresses: &[Address]) -> Result<(), BuildError> {
+        let mut members: Vec<Arc<Upstream>> = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let mut address = address.clone();
+            if address.transport == Transport::Tls && address.server_name.is_none() {
+                address.server_name.clone_from(&self.server_name);
+            }
+            let upstream = self.upstreams.get(address, self.source, self.certificates.as_ref())?;
+            if !members.iter().any(|member| Arc::ptr_eq(member, &upstream)) {
+                members.push(upstream);
+            }
+        }
+        match members.len() {
+            0 => return Err(BuildError::NoAddresses),
+            1..=MAX_UPSTREAMS => {}
+            many => return Err(BuildError::TooMany(many)),
+        }
+        self.members.store(Arc::new(members));
+        Ok(())
+    }
+
+    /// The upstreams as configured now.
+    pub fn members(&self) -> Arc<Vec<Arc<Upstream>>> {
+        self.members.load_full()
+    }
+
+    /// Asks the question until there is a response, nobody is left to ask, or the deadline has come. Must be called
+    /// on a tokio runtime with I/O and time.
+    pub async fn exchange(&self, ask: Ask<'_>) -> Result<Exchanged, Failure> {
+        let _place = self.enter()?;
+        let now = clock::now();
+        let members = self.members.load_full();
+        let selection = self.select(&members, ask.deadline, now)?;
+        Exchange::new(self, members, ask, selection, now).run().await
+    }
+
+    pub(crate) fn keeping(&self) -> Keeping {
+        self.keeping
+    }
+
+    pub(crate) fn check(&self) -> &Arc<Check> {
+        &self.check
+    }
+
+    /// Whether a response with this RCODE moves on to the next upstream.
+    pub(crate) fn fails_over(&self, rcode: Rcode) -> bool {
+        self.failover.contains(&rcode)
+    }
+
+    fn enter(&self) -> Result<Place<'_>, Failure> {
+        let place = Place(&self.in_progress);
+        let others = self.in_progress.fetch_add(1, Relaxed);
+        match self.max_concurrent {
+            Some(limit) if others >= limit => {
+                self.upstreams.totals().reject();
+                Err(Failure::Overloaded { limit })
+            }
+            _ => Ok(place),
+        }
+    }
+
+    /// Who may be asked, in which order.
+    fn select(&self, members: &[Arc<Upstream>], deadline: Instant, now: Instant) -> Result<Selection, Failure> {
+        let mut order = [0; MAX_UPSTREAMS];
+        let order = self.order(members, &mut order);
+        let mut candidates = [Candidate { member: 0, via: Via::Datagram, patience: Duration::ZERO }; MAX_UPSTREAMS];
+        let mut count = 0;
+        // Those whose last check failed come last: they are slow to ask while it is not yet known that they are down.
+        for doubtful in [false, true] {
+            for member in order.iter().copied() {
+                let upstream = &members[usize::from(member)];
+                if (upstream.health().fails() != 0) == doubtful && !self.check.is_down(upstream) {
+                    candidates[count] = self.candidate(member, upstream);
+                    count += 1;
+                }
+            }
+        }
+        let mut rules = Rules { attempts: self.attempts, read_timeout: self.read_timeout, deadline };
+        if count == 0 {
+            self.upstreams.totals().broken();
+            if self.failfast {
+                return Err(Failure::NoHealthy);
+            }
+            let member = order[rand::rng().random_range(0..order.len())];
+            candidates[0] = self.candidate(member, &members[usize::from(member)]);
+            count = 1;
+            rules.attempts = 1;
+        }
+        Ok(Selection::new(&candidates[..count], rules, now))
+    }
+
+    fn candidate(&self, member: u8, upstream: &Upstream) -> Candidate {
+        let via = upstream.via(self.plain_via);
+        Candidate { member, via, patience: upstream.patience(via) }
+    }
+
+    fn order<'o>(&self, members: &[Arc<Upstream>], space: &'o mut [u8; MAX_UPSTREAMS]) -> &'o [u8] {
+        let count = members.len();
+        let order = &mut space[..count];
+        for (index, member) in (0..).zip(order.iter_mut()) {
+            *member = index;
+        }
+        match self.policy {
+            Policy::Sequential => {}
+            Policy::Random if count > 1 => order.shuffle(&mut rand::rng()),
+            Policy::Random => {}
+            // The counter starts at the second upstream, as in CoreDNS; the rest follow as written.
+            Policy::RoundRobin => {
+                let first = self.turn.fetch_add(1, Relaxed).wrapping_add(1) % count;
+                order[..=first].rotate_right(1);
+            }
+        }
+        order
+    }
+}
+
+/// A place among the queries in progress.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl From<CertificateError> for BuildError {
+    fn from(error: CertificateError) -> BuildError {
+        BuildError::Certificate(error)
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BuildError::NoAddresses => out.write_str("no upstreams to forward to"),
+            BuildError::TooMany(_) => write!(out, "more than {MAX_UPSTREAMS} TOs configured"),
+            BuildError::Certificate(error) => error.fmt(out),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}

@@ -1,0 +1,172 @@
+//! All upstreams of the process. What was learnt about one (health, round-trip time, connections) is shared by the
+//! pools that use it and outlives a reload; an upstream that no pool uses any more is dropped.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::tally::Tally;
+use super::transport::tls::{CertificateError, Certificates};
+use super::{Address, Transport, Upstream};
+
+/// Counts of upstreams that are gone are kept up to this many.
+const MAX_TALLIES: usize = 1024;
+
+/// The registry; clones are the same registry.
+#[derive(Clone, Debug, Default)]
+pub struct Upstreams(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    known: Mutex<Known>,
+    totals: Totals,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    upstreams: HashMap<Identity, Weak<Upstream>>,
+    tallies: HashMap<String, Arc<Tally>>,
+}
+
+/// What makes two upstreams the same: connections, health and round-trip time of one are true of the other.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Identity {
+    address: Address,
+    source: Option<IpAddr>,
+    certificates: Option<[u8; 32]>,
+}
+
+/// Counts that belong to no single upstream.
+#[derive(Debug, Default)]
+pub struct Totals {
+    broken: AtomicU64,
+    rejects: AtomicU64,
+}
+
+impl Upstreams {
+    /// An empty registry.
+    pub fn new() -> Upstreams {
+        Upstreams::default()
+    }
+
+    /// Hands every upstream in use to `see`, in no particular order.
+    pub fn for_each(&self, mut see: impl FnMut(&Upstream)) {
+        let upstreams: Vec<_> = self.known().upstreams.values().filter_map(Weak::upgrade).collect();
+        upstreams.iter().for_each(|upstream| see(upstream));
+    }
+
+    /// Hands the counts of every `to` label to `see`, those of upstreams that are gone included.
+    pub fn for_each_tally(&self, mut see: impl FnMut(&Tally)) {
+        let tallies: Vec<_> = self.known().tallies.values().cloned().collect();
+        tallies.iter().for_each(|tally| see(tally));
+    }
+
+    /// Counts that belong to no single upstream.
+    pub fn totals(&self) -> &Totals {
+        &self.0.totals
+    }
+
+    /// The upstream at `address`, asked from `source`, its certificate checked against `certificates`.
+    pub(crate) fn get(
+        &self,
+        address: Address,
+        source: Option<IpAddr>,
+        certificates: Option<&Certificates>,
+    ) -> Result<Arc<Upstream>, CertificateError> {
+        let certificates = match address.transport {
+            Transport::Plain => None,
+            Transport::Tls => Some(certificates.ok_or(CertificateError::NotLoaded)?),
+        };
+        let identity = Identity { address, source, certificates: certificates.map(|loaded| loaded.digest) };
+        let mut known = self.known();
+        if let Some(upstream) = known.upstreams.get(&identity).and_then(Weak::upgrade) {
+            return Ok(upstream);
+        }
+        let address = &identity.address;
+        let tls = match certificates {
+            None => None,
+            Some(loaded) => Some(loaded.client(address.server_name.as_deref(), address.socket.ip())?),
+        };
+        let tally = known.tally(address.label());
+        let upstream = Arc::new(Upstream::new(address.clone(), source, tls, tally));
+        known.upstreams.retain(|_, upstream| upstream.strong_count() > 0);
+        known.upstreams.insert(identity, Arc::downgrade(&upstream));
+        Ok(upstream)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn tally(&mut self, to: String) -> Arc<Tally> {
+        if self.tallies.len() >= MAX_TALLIES {
+            self.tallies.retain(|_, tally| Arc::strong_count(tally) > 1);
+        }
+        self.tallies.entry(to).or_insert_with_key(|to| Arc::new(Tally::new(to.clone()))).clone()
+    }
+}
+
+impl Totals {
+    /// Queries that found every upstream down (`coredns_forward_healthcheck_broken_total`).
+    pub fn healthcheck_broken(&self) -> u64 {
+        self.broken.load(Relaxed)
+    }
+
+    /// Queries over `max_concurrent` (`coredns_forward_max_concurrent_rejects_total`).
+    pub fn max_concurrent_rejects(&self) -> u64 {
+        self.rejects.load(Relaxed)
+    }
+
+    pub(crate) fn broken(&self) {
+        self.broken.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn reject(&self) {
+        self.rejects.fetch_add(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(upstreams: &Upstreams) -> usize {
+        let mut count = 0;
+        upstreams.for_each(|_| count += 1);
+        count
+    }
+
+    #[test]
+    fn one_address_is_one_upstream_for_as_long_as_it_is_used() {
+        let upstreams = Upstreams::new();
+        let address = Address::parse("10.0.0.10").unwrap();
+        let first = upstreams.get(address.clone(), None, None).unwrap();
+        let second = upstreams.clone().get(address.clone(), None, None).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        let elsewhere = upstreams.get(address.clone(), Some("10.0.0.1".parse().unwrap()), None).unwrap();
+        assert!(!Arc::ptr_eq(&first, &elsewhere), "connections from another source are others");
+        assert!(Arc::ptr_eq(first.tally(), elsewhere.tally()), "but the label is the same");
+        assert_eq!(count(&upstreams), 2);
+        drop((first, second, elsewhere));
+        assert_eq!(count(&upstreams), 0);
+    }
+
+    #[test]
+    fn counts_outlive_their_upstream_and_are_bounded() {
+        let upstreams = Upstreams::new();
+        let address = |index: usize| Address::parse(&format!("10.0.{}.{}", index / 256, index % 256)).unwrap();
+        upstreams.get(address(0), None, None).unwrap().tally().retry();
+        let again = upstreams.get(address(0), None, None).unwrap();
+        assert_eq!(again.tally().value("dnslet_upstream_retries_total", None), 1);
+        for index in 1..3000 {
+            upstreams.get(address(index), None, None).unwrap();
+        }
+        let mut kept = 0;
+        upstreams.for_each_tally(|_| kept += 1);
+        assert!(kept <= MAX_TALLIES, "{kept}");
+        assert_eq!(again.tally().value("dnslet_upstream_retries_total", None), 1);
+    }
+}

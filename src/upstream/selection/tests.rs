@@ -1,0 +1,190 @@
+use super::*;
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn candidates(count: u8) -> Vec<Candidate> {
+    (0..count).map(|member| Candidate { member, via: Via::Datagram, patience: 100 * MS }).collect()
+}
+
+fn epoch() -> Instant {
+    crate::sys::clock::now()
+}
+
+fn rules(start: Instant) -> Rules {
+    Rules { attempts: MAX_ATTEMPTS, read_timeout: None, deadline: start + 4000 * MS }
+}
+
+/// What happens to an attempt, and how long after it was made.
+#[derive(Clone, Copy)]
+enum Fate {
+    Silent,
+    Refused,
+    Answer(u32),
+    Rcode(u32),
+    Truncated(u32),
+    Forged(u32),
+}
+
+/// Plays an exchange and writes down what was done: `send member via @ms` and how it ended.
+fn play(count: u8, change: impl FnOnce(&mut Rules), fate: impl Fn(usize, u8, Via) -> Fate) -> Vec<String> {
+    let start = epoch();
+    let mut rules = rules(start);
+    change(&mut rules);
+    let mut selection = Selection::new(&candidates(count), rules, start);
+    let mut now = start;
+    let mut log = Vec::new();
+    let mut coming: Vec<(Instant, usize, Fate)> = Vec::new();
+    for _ in 0..100 {
+        let at = (now - start).as_millis();
+        match selection.step(now) {
+            Step::Send { attempt, member, via, .. } => {
+                log.push(format!("{member} {via:?} @{at}"));
+                match fate(attempt, member, via) {
+                    Fate::Silent => {}
+                    Fate::Refused => selection.failed(attempt, now),
+                    fate
+                    @ (Fate::Answer(after) | Fate::Rcode(after) | Fate::Truncated(after) | Fate::Forged(after)) => {
+                        coming.push((now + after * MS, attempt, fate));
+                    }
+                }
+            }
+            Step::GiveUp(attempt) => log.push(format!("give up {attempt} @{at}")),
+            Step::Wait(until) => {
+                assert!(until > now, "a wait that is no wait");
+                coming.retain(|(_, attempt, _)| selection.is_open(*attempt));
+                coming.sort_by_key(|(when, ..)| *when);
+                if coming.first().is_none_or(|(when, ..)| *when > until) {
+                    now = until;
+                    continue;
+                }
+                let (when, attempt, fate) = coming.remove(0);
+                now = when;
+                match fate {
+                    Fate::Rcode(_) => selection.set_aside(attempt, now),
+                    Fate::Truncated(_) if selection.truncated(attempt) => {}
+                    Fate::Forged(_) => selection.forged(attempt),
+                    _ => {
+                        log.push(format!("answer {attempt} @{}", (now - start).as_millis()));
+                        return log;
+                    }
+                }
+            }
+            Step::Finish => {
+                log.push(format!("end @{at}"));
+                return log;
+            }
+        }
+    }
+    panic!("no end: {log:?}");
+}
+
+#[test]
+fn a_silent_server_is_asked_twice_then_once_over_tcp() {
+    let log = play(1, |_| {}, |_, _, _| Fate::Silent);
+    assert_eq!(log, ["0 Datagram @0", "0 Datagram @100", "0 Stream @1500", "end @4000"]);
+}
+
+#[test]
+fn a_closed_port_is_tried_twice_with_a_pause() {
+    let log = play(1, |_| {}, |_, _, _| Fate::Refused);
+    assert_eq!(log, ["0 Datagram @0", "0 Datagram @100", "end @100"]);
+}
+
+#[test]
+fn a_refusal_moves_on_at_once_and_silence_after_patience() {
+    let log = play(3, |_| {}, |_, member, _| if member == 2 { Fate::Answer(20) } else { Fate::Refused });
+    assert_eq!(log, ["0 Datagram @0", "1 Datagram @0", "2 Datagram @0", "answer 2 @20"]);
+    let log = play(2, |_| {}, |_, member, _| if member == 1 { Fate::Answer(20) } else { Fate::Silent });
+    assert_eq!(log, ["0 Datagram @0", "1 Datagram @100", "answer 1 @120"]);
+}
+
+#[test]
+fn a_late_answer_to_an_earlier_attempt_still_counts() {
+    let log = play(1, |_| {}, |attempt, _, _| if attempt == 0 { Fate::Answer(900) } else { Fate::Silent });
+    assert_eq!(log, ["0 Datagram @0", "0 Datagram @100", "answer 0 @900"]);
+}
+
+#[test]
+fn all_refusing_servers_get_two_tries_and_no_more() {
+    let log = play(2, |_| {}, |_, _, _| Fate::Refused);
+    assert_eq!(log, ["0 Datagram @0", "1 Datagram @0", "0 Datagram @100", "1 Datagram @100", "end @100"]);
+    let log = play(15, |_| {}, |_, _, _| Fate::Refused);
+    assert_eq!(log.len(), MAX_ATTEMPTS + 1);
+}
+
+#[test]
+fn failover_asks_everyone_once_and_keeps_the_last_response() {
+    let log = play(3, |_| {}, |_, _, _| Fate::Rcode(10));
+    assert_eq!(log, ["0 Datagram @0", "1 Datagram @10", "2 Datagram @20", "end @30"]);
+    let log = play(1, |_| {}, |_, _, _| Fate::Rcode(10));
+    assert_eq!(log, ["0 Datagram @0", "end @10"]);
+}
+
+#[test]
+fn failover_does_not_wait_for_the_silent_until_the_deadline() {
+    let log = play(2, |_| {}, |_, member, _| if member == 0 { Fate::Rcode(10) } else { Fate::Silent });
+    assert_eq!(log, ["0 Datagram @0", "1 Datagram @10", "end @110"]);
+}
+
+#[test]
+fn truncation_asks_the_same_server_over_tcp() {
+    let fate = |_, _, via| if via == Via::Datagram { Fate::Truncated(10) } else { Fate::Answer(30) };
+    assert_eq!(play(2, |_| {}, fate), ["0 Datagram @0", "0 Stream @10", "answer 1 @40"]);
+    let fate = |_, _, via| if via == Via::Datagram { Fate::Truncated(10) } else { Fate::Refused };
+    assert_eq!(play(2, |_| {}, fate), ["0 Datagram @0", "0 Stream @10", "end @10"]);
+    let fate = |_, _, via| if via == Via::Datagram { Fate::Truncated(10) } else { Fate::Silent };
+    assert_eq!(play(2, |_| {}, fate), ["0 Datagram @0", "0 Stream @10", "end @1510"]);
+}
+
+#[test]
+fn forgery_ends_udp_for_this_exchange() {
+    let fate = |_, _, via| if via == Via::Datagram { Fate::Forged(10) } else { Fate::Answer(30) };
+    assert_eq!(play(2, |_| {}, fate), ["0 Datagram @0", "0 Stream @10", "answer 1 @40"]);
+    let fate = |_, _, via| if via == Via::Datagram { Fate::Forged(10) } else { Fate::Refused };
+    let log = play(2, |_| {}, fate);
+    assert_eq!(log, ["0 Datagram @0", "0 Stream @10", "1 Stream @10", "0 Stream @110", "1 Stream @110", "end @110"]);
+}
+
+#[test]
+fn read_timeout_ends_an_attempt_and_the_exchange_with_the_last_one() {
+    let log = play(1, |rules| rules.read_timeout = Some(300 * MS), |_, _, _| Fate::Silent);
+    assert_eq!(log, ["0 Datagram @0", "0 Datagram @100", "give up 0 @300", "give up 1 @400", "end @400"]);
+}
+
+#[test]
+fn the_cap_on_attempts_holds_and_leaves_room_for_tcp_after_truncation() {
+    let log = play(3, |rules| rules.attempts = 1, |_, _, _| Fate::Refused);
+    assert_eq!(log, ["0 Datagram @0", "end @0"]);
+    let fate = |_, _, via| if via == Via::Datagram { Fate::Truncated(10) } else { Fate::Answer(30) };
+    let log = play(3, |rules| rules.attempts = 1, fate);
+    assert_eq!(log, ["0 Datagram @0", "0 Stream @10", "answer 1 @40"]);
+}
+
+#[test]
+fn whatever_happens_the_limits_hold_and_it_ends() {
+    for seed in 0..2000 {
+        let mut choice = StdRng::seed_from_u64(seed);
+        let servers = choice.random_range(1..=15);
+        let salt = choice.next_u64();
+        let log = play(
+            servers,
+            |rules| rules.read_timeout = choice.random_bool(0.5).then_some(500 * MS),
+            |attempt, _, via| match StdRng::seed_from_u64(salt ^ attempt as u64).random_range(0..6) {
+                0 => Fate::Silent,
+                1 => Fate::Refused,
+                2 => Fate::Rcode(700),
+                3 if via == Via::Datagram => Fate::Truncated(30),
+                4 if via == Via::Datagram => Fate::Forged(150),
+                _ => Fate::Silent,
+            },
+        );
+        let sends: Vec<&str> =
+            log.iter().filter_map(|line| line.split(" @").next()).filter(|line| line.ends_with("am")).collect();
+        assert!((1..=MAX_ATTEMPTS).contains(&sends.len()), "seed {seed}: {log:?}");
+        for send in &sends {
+            let same = sends.iter().filter(|other| *other == send).count();
+            assert!(same <= 2, "seed {seed}: {send} {same} times in {log:?}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! UDP, and the ways from there to TCP.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::dns::header::{self, Count};
+use crate::dns::{Protocol, Rcode};
+use crate::sys::clock;
+use crate::upstream::testing::*;
+use crate::upstream::{Ask, Failure, Network, Upstreams};
+
+const WRONG: &str = "dnslet_upstream_mismatches_total";
+
+#[tokio::test]
+async fn the_answer_is_found_among_wrong_messages_without_asking_again() {
+    let responder = Responder::start(|arrival| {
+        let good = answer(arrival.query, Rcode::NXDOMAIN);
+        let mut other_id = good.clone();
+        header::set_id(&mut other_id, !header::id(&good));
+        let other_question = answer(&query("other.example.org.", header::id(&good)), Rcode::NOERROR);
+        let mut garbage = vec![0xff; 40];
+        header::set_id(&mut garbage, header::id(&good));
+        [other_id, other_question, arrival.query.to_vec(), good[..3].to_vec(), garbage, good].map(Act::Send).into()
+    })
+    .await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    let exchanged = ask(&pool).await.unwrap();
+    assert_eq!(header::rcode(&exchanged.wire), Rcode::NXDOMAIN);
+    assert_eq!(header::id(&exchanged.wire), 4711);
+    assert_eq!(responder.seen().datagrams.len(), 1);
+    assert_eq!(responder.seen().connections, 0);
+    let tally = exchanged.upstream.tally();
+    for (reason, count) in [("id", 1), ("question", 2), ("not_response", 1), ("short", 1)] {
+        assert_eq!(tally.value(WRONG, Some(reason)), count, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn guessing_ends_in_one_question_over_tcp() {
+    let responder = Responder::start(|arrival| match arrival.network {
+        Network::Udp => {
+            let mut wrong = answer(arrival.query, Rcode::NOERROR);
+            header::set_id(&mut wrong, !header::id(arrival.query));
+            (0..20).map(|_| Act::Send(wrong.clone())).collect()
+        }
+        _ => answering(arrival),
+    })
+    .await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    let exchanged = ask(&pool).await.unwrap();
+    assert_eq!(responder.seen().datagrams.len(), 1);
+    assert_eq!(responder.seen().stream_queries.len(), 1);
+    assert_eq!(exchanged.upstream.tally().value(WRONG, Some("id")), 8);
+    assert_eq!(exchanged.upstream.tally().value("dnslet_upstream_tcp_fallbacks_total", Some("mismatches")), 1);
+}
+
+#[tokio::test]
+async fn ports_and_ids_are_spread_over_their_whole_range() {
+    let responder = Responder::start(answering).await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    for _ in 0..2000 {
+        ask(&pool).await.unwrap();
+    }
+    let seen = responder.seen();
+    assert_eq!(seen.datagrams.len(), 2000);
+    // 2000 draws from 64k values: about 30 repeats. 200 would be a sign of a small range.
+    let ports: HashSet<u16> = seen.datagrams.iter().map(|(from, _)| from.port()).collect();
+    let ids: HashSet<u16> = seen.datagrams.iter().map(|(_, id)| *id).collect();
+    assert!(ports.len() > 1800 && ids.len() > 1800, "{} ports, {} ids", ports.len(), ids.len());
+    assert!(ports.iter().all(|port| *port >= 1024));
+    // Eight equal parts, 250 expected in each with a deviation of 15.
+    let parts = |values: &mut dyn Iterator<Item = usize>| {
+        let mut parts = HashMap::new();
+        values.for_each(|value| *parts.entry(value).or_insert(0) += 1);
+        (0..8).map(|part| parts.get(&part).copied().unwrap_or(0)).collect::<Vec<u32>>()
+    };
+    let by_id = parts(&mut seen.datagrams.iter().map(|(_, id)| usize::from(*id) / 8192));
+    let by_port = parts(&mut seen.datagrams.iter().map(|(from, _)| (usize::from(from.port()) - 1024) / 8064));
+    for count in by_id.iter().chain(&by_port) {
+        assert!((150..350).contains(count), "ids {by_id:?}, ports {by_port:?}");
+    }
+    let ids: Vec<u16> = seen.datagrams.iter().map(|(_, id)| *id).collect();
+    assert!(ids.windows(2).filter(|pair| pair[1] == pair[0].wrapping_add(1)).count() < 10, "IDs in sequence");
+}
+
+#[tokio::test]
+async fn a_truncated_answer_is_completed_over_tcp() {
+    let responder = Responder::start(|arrival| {
+        let mut message = answer(arrival.query, Rcode::NOERROR);
+        if arrival.network == Network::Udp {
+            message[2] |= header::TC;
+        }
+        vec![Act::Send(message)]
+    })
+    .await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    let exchanged = ask(&pool).await.unwrap();
+    assert!(!header::truncated(&exchanged.wire));
+    assert_eq!(responder.seen().datagrams.len(), 1);
+    assert_eq!(responder.seen().stream_queries.len(), 1);
+    assert_eq!(exchanged.upstream.tally().value("dnslet_upstream_tcp_fallbacks_total", Some("truncated")), 1);
+}
+
+#[tokio::test]
+async fn a_truncated_answer_stands_for_udp_clients_only_where_tcp_fails() {
+    let responder = Responder::start(|arrival| {
+        let mut message = answer(arrival.query, Rcode::NOERROR);
+        message[2] |= header::TC;
+        if arrival.network == Network::Udp { vec![Act::Send(message)] } else { vec![Act::Close] }
+    })
+    .await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    let exchanged = ask(&pool).await.unwrap();
+    assert!(header::truncated(&exchanged.wire));
+    let query = query("www.example.org.", 1);
+    let deadline = clock::now() + Duration::from_secs(20);
+    let failure = pool.exchange(Ask { query: &query, client: Protocol::Tcp, deadline }).await.unwrap_err();
+    assert!(matches!(failure, Failure::Closed(..)), "{failure}");
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_the_buffer_is_fetched_over_tcp() {
+    let responder = Responder::start(|arrival| {
+        let mut message = answer(arrival.query, Rcode::NOERROR);
+        header::set_count(&mut message, Count::Answer, 300);
+        message.resize(9000, 0);
+        vec![Act::Send(message)]
+    })
+    .await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    assert_eq!(ask(&pool).await.unwrap().wire.len(), 9000);
+    assert_eq!(responder.seen().stream_queries.len(), 1);
+}
+
+#[tokio::test]
+async fn an_error_without_question_is_an_answer() {
+    let responder = Responder::start(|arrival| {
+        let mut message = answer(arrival.query, Rcode::FORMERR)[..header::LENGTH].to_vec();
+        header::set_count(&mut message, Count::Question, 0);
+        vec![Act::Send(message)]
+    })
+    .await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    let exchanged = ask(&pool).await.unwrap();
+    assert_eq!(header::rcode(&exchanged.wire), Rcode::FORMERR);
+    assert!(crate::dns::question::echoes(&query("www.example.org.", 0), &exchanged.wire));
+}

@@ -1,0 +1,5 @@
+//! Whole exchanges over real loopback sockets.
+
+mod choice;
+mod datagrams;
+mod streams;

@@ -1,0 +1,329 @@
+//! TCP and TLS: shared connections, lost ones, certificates.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::dns::{Rcode, header};
+use crate::upstream::spec::TlsSpec;
+use crate::upstream::testing::*;
+use crate::upstream::{Failure, Network, Pool, Upstreams};
+
+/// A test authority, its certificate in a file of its own directory.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    directory: std::path::PathBuf,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let directory = std::env::temp_dir().join(format!("dnslet-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("ca.pem"), issuer.pem()).unwrap();
+        Authority { issuer, directory }
+    }
+
+    fn spec(&self) -> TlsSpec {
+        TlsSpec { ca: Some(self.directory.join("ca.pem")), ..TlsSpec::default() }
+    }
+
+    fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Runs `check` over TCP and over TLS with a responder that does what `handler` says.
+async fn over_both<H, C>(name: &str, reset: bool, handler: impl Fn() -> H, check: C)
+where
+    H: Fn(Arrival<'_>) -> Vec<Act> + Send + Sync + 'static,
+    C: AsyncFn(Network, Arc<Pool>, Responder),
+{
+    let responder = Responder::bind(None, reset, handler()).await;
+    let tcp = pool(&[responder.socket], &Upstreams::new(), |spec| {
+        spec.force_tcp = true;
+        spec.max_fails = 0;
+    });
+    check(Network::Tcp, tcp, responder).await;
+
+    let authority = Authority::new(name);
+    let responder = Responder::bind(Some(authority.acceptor(&["127.0.0.1"])), reset, handler()).await;
+    let addresses = vec![tls_address(responder.socket, None)];
+    let tls = pool_of(addresses, &Upstreams::new(), |spec| {
+        spec.tls = authority.spec();
+        spec.max_fails = 0;
+    });
+    check(Network::Tls, tls, responder).await;
+}
+
+#[tokio::test]
+async fn the_answer_is_found_among_wrong_messages_without_asking_again() {
+    let handler = || {
+        |arrival: Arrival<'_>| {
+            let good = answer(arrival.query, Rcode::NXDOMAIN);
+            let mut other_id = good.clone();
+            header::set_id(&mut other_id, !header::id(&good));
+            let other_question = answer(&query("other.example.org.", header::id(&good)), Rcode::NOERROR);
+            let mut garbage = vec![0xff; 40];
+            header::set_id(&mut garbage, header::id(&good));
+            let wrong =
+                [vec![], vec![7], other_id, other_question, arrival.query.to_vec(), good[..3].to_vec(), garbage];
+            wrong.into_iter().chain([good]).map(Act::Send).collect()
+        }
+    };
+    over_both("wrong", false, handler, async |network, pool, responder| {
+        let exchanged = ask(&pool).await.unwrap();
+        assert_eq!(header::rcode(&exchanged.wire), Rcode::NXDOMAIN, "{network:?}");
+        assert_eq!(header::id(&exchanged.wire), 4711);
+        let seen = responder.seen();
+        assert_eq!((seen.datagrams.len(), seen.stream_queries.len(), seen.connections), (0, 1, 1), "{network:?}");
+        let wrong = |reason| exchanged.upstream.tally().value("dnslet_upstream_mismatches_total", Some(reason));
+        assert_eq!([wrong("short"), wrong("id"), wrong("question"), wrong("not_response")], [3, 1, 2, 1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ten_thousand_questions_share_two_connections_and_no_id() {
+    const COUNT: usize = 10_000;
+    // Answers nothing before the last question has come, then everything, youngest first.
+    let handler = || {
+        let waiting: Mutex<Vec<Vec<u8>>> = Mutex::default();
+        move |arrival: Arrival<'_>| {
+            let mut waiting = waiting.lock().unwrap();
+            waiting.push(arrival.query.to_vec());
+            if waiting.len() < 100 {
+                return Vec::new();
+            }
+            waiting.drain(..).rev().map(|query| Act::Send(answer(&query, Rcode::NOERROR))).collect()
+        }
+    };
+    let responder = Responder::start(handler()).await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |spec| {
+        spec.force_tcp = true;
+        spec.max_idle_conns = Some(1);
+    });
+    let mut tasks = JoinSet::new();
+    for index in 0..COUNT {
+        let pool = pool.clone();
+        tasks.spawn(async move {
+            let name = format!("n{index}.example.org.");
+            let exchanged = ask_for(&pool, &name, Duration::from_secs(60)).await;
+            (name, exchanged)
+        });
+        // Not more at once than a connection takes.
+        while tasks.len() >= 5000 {
+            let (name, exchanged) = tasks.join_next().await.unwrap().unwrap();
+            assert_eq!(exchanged.unwrap().wire, answer(&query(&name, 4711), Rcode::NOERROR));
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        let (name, exchanged) = done.unwrap();
+        assert_eq!(exchanged.unwrap().wire, answer(&query(&name, 4711), Rcode::NOERROR));
+    }
+    assert_eq!(responder.seen().connections, 1);
+    assert_eq!(responder.seen().stream_queries.len(), COUNT);
+}
+
+#[tokio::test]
+async fn many_questions_at_once_use_two_connections_and_each_id_once() {
+    // Silence keeps every question in flight.
+    over_both(
+        "many",
+        false,
+        || silent,
+        async |network, pool, responder| {
+            let mut tasks = JoinSet::new();
+            for index in 0..500 {
+                let pool = pool.clone();
+                tasks.spawn(
+                    async move { ask_for(&pool, &format!("n{index}.example.org."), Duration::from_secs(20)).await },
+                );
+            }
+            while responder.seen().stream_queries.len() < 500 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(responder.seen().connections, 2, "{network:?}");
+            assert!(responder.seen().stream_ids_are_unique(), "{network:?}");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn questions_on_a_lost_connection_are_sent_once_more() {
+    for reset in [false, true] {
+        // The first connection ends with its second question; the first one then was not answered either.
+        let handler = || {
+            |arrival: Arrival<'_>| match arrival.number {
+                0 => Vec::new(),
+                1 => vec![Act::Close],
+                _ => answering(arrival),
+            }
+        };
+        over_both("lost", reset, handler, async |network, pool, responder| {
+            let (first, second) = tokio::join!(ask(&pool), ask(&pool));
+            assert!(first.is_ok() && second.is_ok(), "{network:?} {reset}: {first:?} {second:?}");
+            let seen = responder.seen();
+            assert_eq!((seen.stream_queries.len(), seen.connections), (4, 2), "{network:?} {reset}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_always_ends_is_not_dialled_for_ever() {
+    over_both(
+        "ends",
+        false,
+        || |_: Arrival<'_>| vec![Act::Close],
+        async |network, pool, responder| {
+            let failure = ask(&pool).await.unwrap_err();
+            assert_eq!(failure.to_string(), "EOF", "{network:?}");
+            // The first attempt, once more on a fresh connection, and the second attempt.
+            assert_eq!(responder.seen().stream_queries.len(), 3, "{network:?}");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_is_reused_until_it_is_idle_or_old() {
+    over_both(
+        "reused",
+        false,
+        || answering,
+        async |network, pool, responder| {
+            for _ in 0..20 {
+                ask(&pool).await.unwrap();
+            }
+            assert_eq!(responder.seen().connections, 1, "{network:?}");
+        },
+    )
+    .await;
+    let responder = Responder::start(answering).await;
+    for (expire, max_age) in [(Duration::from_millis(20), None), (Duration::MAX / 4, Some(Duration::from_millis(20)))] {
+        let expire = expire.min(Duration::from_secs(3600));
+        let pool = pool(&[responder.socket], &Upstreams::new(), |spec| {
+            spec.force_tcp = true;
+            spec.expire = expire;
+            spec.max_age = max_age;
+        });
+        let exchanged = ask(&pool).await.unwrap();
+        while exchanged.upstream.connections() != 0 {
+            tokio::task::yield_now().await;
+        }
+        ask(&pool).await.unwrap();
+        while responder.seen().open_connections > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(responder.seen().connections, 4);
+}
+
+#[tokio::test]
+async fn connections_end_with_the_last_pool_that_uses_them() {
+    over_both(
+        "last",
+        false,
+        || answering,
+        async |_, pool, responder| {
+            ask(&pool).await.unwrap();
+            assert_eq!(responder.seen().open_connections, 1);
+            drop(pool);
+            while responder.seen().open_connections != 0 {
+                tokio::task::yield_now().await;
+            }
+        },
+    )
+    .await;
+}
+
+#[test]
+fn a_connection_whose_runtime_is_gone_is_dialled_again() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (server, first, second) = (runtime(), runtime(), runtime());
+    let responder = server.block_on(Responder::start(answering));
+    let socket = responder.socket;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || server.block_on(stopped));
+    let pool = pool(&[socket], &Upstreams::new(), |spec| spec.force_tcp = true);
+    first.block_on(ask(&pool)).unwrap();
+    drop(first);
+    second.block_on(ask(&pool)).unwrap();
+    assert_eq!(responder.seen().connections, 2);
+    drop(stop);
+    assert!(thread.join().unwrap().is_err());
+}
+
+#[tokio::test]
+async fn tls_names_are_checked() {
+    let authority = Authority::new("names");
+    let responder = Responder::bind(Some(authority.acceptor(&["dns.test"])), false, answering).await;
+    let ask_with = async |in_address, in_spec: Option<&str>| {
+        let addresses = vec![tls_address(responder.socket, in_address)];
+        let pool = pool_of(addresses, &Upstreams::new(), |spec| {
+            spec.tls = authority.spec();
+            spec.tls.server_name = in_spec.map(str::to_owned);
+        });
+        ask(&pool).await
+    };
+    ask_with(Some("dns.test"), None).await.unwrap();
+    ask_with(None, Some("dns.test")).await.unwrap();
+    ask_with(Some("dns.test"), Some("other.test")).await.unwrap();
+    let asked = responder.seen().stream_queries.len();
+    for (address, spec) in [(Some("other.test"), None), (None, Some("other.test")), (None, None)] {
+        let failure = ask_with(address, spec).await.unwrap_err();
+        assert!(matches!(failure, Failure::Tls(..)), "{address:?} {spec:?}: {failure}");
+        assert!(failure.to_string().contains("tls: "), "{failure}");
+    }
+    assert_eq!(responder.seen().stream_queries.len(), asked, "nothing was asked");
+    assert_eq!(responder.seen().datagrams.len(), 0, "not in clear text either");
+}
+
+#[tokio::test]
+async fn an_unknown_authority_is_not_believed() {
+    let (known, unknown) = (Authority::new("known"), Authority::new("unknown"));
+    let responder = Responder::bind(Some(unknown.acceptor(&["127.0.0.1"])), false, answering).await;
+    for spec in [known.spec(), TlsSpec::default()] {
+        let pool = pool_of(vec![tls_address(responder.socket, None)], &Upstreams::new(), |pool| pool.tls = spec);
+        let failure = ask(&pool).await.unwrap_err();
+        assert!(matches!(failure, Failure::Tls(..)), "{failure}");
+    }
+    let seen = responder.seen();
+    assert_eq!((seen.datagrams.len(), seen.stream_queries.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_port_without_tls_is_never_asked_in_clear_text() {
+    let authority = Authority::new("clear");
+    let responder = Responder::start(answering).await;
+    let addresses = vec![tls_address(responder.socket, None)];
+    let pool = pool_of(addresses, &Upstreams::new(), |spec| spec.tls = authority.spec());
+    ask_for(&pool, "secret.example.org.", Duration::from_millis(500)).await.unwrap_err();
+    assert_eq!(responder.seen().datagrams.len(), 0);
+}

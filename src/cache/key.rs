@@ -23,7 +23,7 @@ pub struct Key {
 
 /// Hands the hash of a key through: it was computed, keyed, when the key was made.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct HashedAlready(u64);
+pub struct HashedAlready(u64);
 
 impl KeyRef<'_> {
     /// The owned form.
@@ -36,6 +36,11 @@ impl Key {
     /// The borrowed form.
     pub fn as_ref(&self) -> KeyRef<'_> {
         KeyRef { hash: self.hash, route: self.route, octets: &self.octets }
+    }
+
+    /// The keyed hash.
+    pub fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// How many octets the key holds.

@@ -19,7 +19,7 @@ pub mod settings;
 mod store;
 
 pub use entry::Entry;
-pub use key::{Key, KeyRef};
+pub use key::{HashedAlready, Key, KeyRef};
 pub use lifetime::{Class, Lifetime};
 pub use quota::Quota;
 pub use settings::Settings;

@@ -1,14 +1,16 @@
 //! The store: one for all zones, bounded in octets.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use quick_cache::sync::Cache as Quick;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::entry::Entry;
 use super::key::{HashedAlready, Key, KeyRef};
-use super::quota::Turn;
+use super::quota::{Quota, Turn};
+use super::settings::Settings;
 
 /// What one entry costs beside its own octets: the key's and the table's bookkeeping, measured.
 const OVERHEAD: usize = 160;
@@ -17,6 +19,7 @@ const OVERHEAD: usize = 160;
 pub struct Cache {
     quick: Quick<Key, Arc<Entry>, Octets, HashedAlready, Evictions>,
     hasher: RandomState,
+    quotas: Mutex<HashMap<u64, [Weak<Quota>; 2]>>,
 }
 
 #[derive(Clone)]
@@ -34,7 +37,7 @@ impl Cache {
             .build()
             .expect("both capacities are given");
         let quick = Quick::with_options(options, Octets, HashedAlready::default(), Evictions);
-        Arc::new(Cache { quick, hasher: RandomState::new() })
+        Arc::new(Cache { quick, hasher: RandomState::new(), quotas: Mutex::default() })
     }
 
     /// The key of a question of a route. The hash is keyed with a secret of this process, so nobody outside can aim at
@@ -44,6 +47,25 @@ impl Cache {
         hasher.write_u64(route);
         hasher.write(octets);
         KeyRef { hash: hasher.finish(), route, octets }
+    }
+
+    /// The quotas of a route for positive and negative entries, by its fingerprint: the same ones as before where an
+    /// unchanged route is compiled again.
+    pub fn quotas(&self, route: u64, settings: Option<&Settings>) -> [Arc<Quota>; 2] {
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some([success, denial]) = quotas.get(&route)
+            && let (Some(success), Some(denial)) = (success.upgrade(), denial.upgrade())
+        {
+            return [success, denial];
+        }
+        quotas.retain(|_, known| known.iter().all(|quota| quota.strong_count() > 0));
+        let capacity = |of: fn(&Settings) -> usize| settings.map_or(0, of);
+        let fresh = [
+            Arc::new(Quota::new(capacity(|settings| settings.success.capacity))),
+            Arc::new(Quota::new(capacity(|settings| settings.denial.capacity))),
+        ];
+        quotas.insert(route, [Arc::downgrade(&fresh[0]), Arc::downgrade(&fresh[1])]);
+        fresh
     }
 
     /// The entry of a key, fresh or not.

@@ -18,10 +18,14 @@ const MAX_COMPILED: usize = 1 << 20;
 /// One `consolidate` line.
 #[derive(Clone, Debug)]
 pub struct Consolidation {
-    pattern: Regex,
-    duration: Duration,
-    severity: Severity,
-    show_first: bool,
+    /// Found anywhere in an error.
+    pub pattern: Regex,
+    /// So long after the first one their number is told.
+    pub duration: Duration,
+    /// At which level.
+    pub severity: Severity,
+    /// The first one is shown at once.
+    pub show_first: bool,
 }
 
 /// Counts errors instead of showing each. Knows no clock.

@@ -50,6 +50,8 @@ events! {
     RejectedType = QUERIES_REJECTED "type",
     /// An EDNS version that is not spoken.
     RejectedVersion = QUERIES_REJECTED "version",
+    /// A client whose network is not served.
+    RejectedClient = QUERIES_REJECTED "client",
     /// A name in no zone.
     RejectedZone = QUERIES_REJECTED "zone",
     /// The query joined a miss that was already being resolved.

@@ -5,6 +5,7 @@ use super::*;
 use crate::cache::settings::{Prefetch, ServeStale};
 use crate::corefile;
 use crate::dns::{Name, Rcode};
+use crate::observe::log::Severity;
 use crate::upstream::spec::{Policy, Target};
 
 /// Reads the lines of a block; the settings and the findings without their file.
@@ -333,8 +334,8 @@ fn logs_errors_and_order_of_addresses() {
     let errors = good("errors stdout {\n consolidate 5m \".* i/o timeout$\" warning show_first\n consolidate 1s x\n}")
         .errors
         .unwrap();
-    assert_eq!((errors.consolidate[0].level, errors.consolidate[0].show_first), (errors::Level::Warning, true));
-    assert_eq!((errors.consolidate[1].level, errors.consolidate[1].period), (errors::Level::Error, SECOND));
+    assert_eq!((errors.consolidate[0].severity, errors.consolidate[0].show_first), (Severity::Warning, true));
+    assert_eq!((errors.consolidate[1].severity, errors.consolidate[1].duration), (Severity::Error, SECOND));
     assert_eq!(good("loadbalance").loadbalance.unwrap().prefer, []);
     assert_eq!(good("loadbalance round_robin {\n prefer 10.0.0.0/8 fd00::/8\n}").loadbalance.unwrap().prefer.len(), 2);
     bad(&[
@@ -347,7 +348,7 @@ fn logs_errors_and_order_of_addresses() {
         ("errors {\n stacktrace\n}", "3:2: `stacktrace` does nothing (remove it)"),
         (
             "errors {\n consolidate 5m (\n}",
-            "3:17: this is not a regular expression: unclosed group (patterns are RE2 expressions, found anywhere in the message; quote those with spaces)",
+            "3:17: this is not a regular expression: unclosed group (patterns are RE2 expressions of at most 10000 characters, found anywhere in the message; quote those with spaces)",
         ),
         (
             "errors {\n consolidate 5m x loud\n}",

@@ -1,1 +1,42 @@
-//! The `resolve` room.
+//! A query in, a reply out.
+//!
+//! [`Resolver`] is the snapshot that workers read: the compiled routes with their pools, quotas and meters. It changes
+//! only as a whole, by a new one being published in [`Shared`]. `serve` hands each message to [`Resolver::answer`], which
+//! runs without waiting and gives back a [`Verdict`]: the reply, silence, or a [`Miss`] to be awaited.
+//!
+//! Example: `A web.example.org` from a pod. `answer` parses it, finds the block `.`, makes the key and asks the cache. It
+//! is there: the entry is copied into the reply, ID, spelling and TTLs patched, done. It is not: a [`Miss`]. Awaited, it
+//! joins the flight of that key; the first one there starts it: a [`Resolution`], a state machine without I/O, says which
+//! pool to ask and is told what came back; `accept` takes from it what belongs to the question, `settle` stores it, and
+//! the flight lands for everyone who waits. A refresh is a miss that nobody waits for.
+//!
+//! The room never touches a client's socket.
+
+mod accept;
+mod answer;
+mod bits;
+mod drive;
+mod flights;
+mod gate;
+mod loopguard;
+mod outcome;
+mod querylog;
+mod resolution;
+mod resolver;
+mod settle;
+mod shuffle;
+mod whoami;
+
+pub use accept::{Mismatch, accept};
+pub use answer::{Client, Verdict};
+pub use bits::Bits;
+pub use drive::Miss;
+pub use flights::Flights;
+pub use gate::ClientPolicy;
+pub use loopguard::LoopGuard;
+pub use outcome::{Cause, Failed, Outcome};
+pub use resolution::{Asked, Effect, Event, Resolution};
+pub use resolver::{Parts, Resolver, Shared};
+
+#[cfg(test)]
+mod tests;

@@ -3,54 +3,20 @@
 
 use std::time::Duration;
 
-use regex::Regex;
-
-use crate::corefile::{Diagnostic, Directive, Token};
+use crate::corefile::{Diagnostic, Directive};
+use crate::observe::errors_log::{Consolidation, MAX_PATTERN};
+use crate::observe::log::Severity;
 use crate::plugins::report::{Report, options};
 
 /// Failures are logged.
 #[derive(Clone, Debug, Default)]
 pub struct Errors {
     /// The first rule whose pattern is found in a message decides.
-    pub consolidate: Vec<Consolidate>,
+    pub consolidate: Vec<Consolidation>,
 }
 
-/// Messages that are counted instead of logged one by one.
-#[derive(Clone, Debug)]
-pub struct Consolidate {
-    /// So long after the first one their number is logged.
-    pub period: Duration,
-    /// Found anywhere in the message.
-    pub pattern: Regex,
-    /// The level of that line.
-    pub level: Level,
-    /// The first message is logged too.
-    pub show_first: bool,
-}
-
-/// Levels of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// DEBUG
-    Debug,
-    /// INFO
-    Info,
-    /// WARNING
-    Warning,
-    /// ERROR
-    Error,
-}
-
-const MAX_PATTERN: usize = 10_000;
-const LEVELS: [(&str, Level); 4] =
-    [("warning", Level::Warning), ("error", Level::Error), ("info", Level::Info), ("debug", Level::Debug)];
-
-impl Errors {
-    /// The rule for a message, by its place in [`Errors::consolidate`].
-    pub fn rule(&self, message: &str) -> Option<usize> {
-        self.consolidate.iter().position(|rule| rule.pattern.is_match(message))
-    }
-}
+const LEVELS: [(&str, Severity); 4] =
+    [("warning", Severity::Warning), ("error", Severity::Error), ("info", Severity::Info), ("debug", Severity::Debug)];
 
 pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Errors {
     let mut errors = Errors::default();
@@ -79,61 +45,32 @@ pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Errors {
     errors
 }
 
-fn consolidate(option: &Directive, report: &mut Report<'_>) -> Option<Consolidate> {
+fn consolidate(option: &Directive, report: &mut Report<'_>) -> Option<Consolidation> {
     report.no_block(option);
     let words = report.args(option, 2..=4, "consolidate DURATION REGEXP [warning|error|info|debug [show_first]]");
     let [period, pattern, rest @ ..] = words else { return None };
     let period = report.duration(period, Duration::from_nanos(1)..=Duration::MAX);
-    let pattern = regexp(pattern, report);
-    let mut level = Level::Error;
+    let mut severity = Severity::Error;
     let mut show_first = false;
     for (at, word) in rest.iter().enumerate() {
         if &*word.text == "show_first" && at + 1 == rest.len() {
             show_first = true;
         } else {
-            level = report.choice(word, &LEVELS)?;
+            severity = report.choice(word, &LEVELS)?;
         }
     }
-    Some(Consolidate { period: period?, pattern: pattern?, level, show_first })
-}
-
-fn regexp(word: &Token, report: &mut Report<'_>) -> Option<Regex> {
-    if word.text.len() > MAX_PATTERN {
-        report.add(
-            Diagnostic::error(word.span, "this pattern is too long")
-                .help(format!("patterns have at most {MAX_PATTERN} characters")),
-        );
-        return None;
-    }
-    match Regex::new(&word.text) {
-        Ok(pattern) => Some(pattern),
+    match Consolidation::new(&pattern.text, period?, severity, show_first) {
+        Ok(consolidation) => Some(consolidation),
         Err(error) => {
             let text = error.to_string();
             let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            report.add(
-                Diagnostic::error(word.span, format!("this is not a regular expression: {reason}"))
-                    .help("patterns are RE2 expressions, found anywhere in the message; quote those with spaces"),
-            );
+            report.add(Diagnostic::error(pattern.span, format!("this is not a regular expression: {reason}")).help(
+                format!(
+                    "patterns are RE2 expressions of at most {MAX_PATTERN} characters, found anywhere in the message; \
+                     quote those with spaces"
+                ),
+            ));
             None
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_rule_that_matches_decides() {
-        let rule = |pattern| Consolidate {
-            period: Duration::from_secs(1),
-            pattern: Regex::new(pattern).unwrap(),
-            level: Level::Error,
-            show_first: false,
-        };
-        let errors = Errors { consolidate: vec![rule("timeout$"), rule("^2 ")] };
-        assert_eq!(errors.rule("2 a.example. A: i/o timeout"), Some(0));
-        assert_eq!(errors.rule("2 a.example. A: refused"), Some(1));
-        assert_eq!(errors.rule("5 a.example. A: refused"), None);
     }
 }

@@ -1,0 +1,234 @@
+//! The only part of a miss that waits: it joins flights, performs effects on pools, and hands out the outcome.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cache::Entry;
+use crate::dns::{Ede, Protocol, Query, reply};
+use crate::observe::{Event as Counted, Plugin};
+use crate::sys::clock;
+use crate::upstream;
+
+use super::answer::{Client, Way, limit};
+use super::flights::{Flight, Leader, Place};
+use super::outcome::{Cause, Failed, Outcome};
+use super::resolution::{Asked, Effect, Event, Resolution};
+use super::resolver::Resolver;
+
+/// Every client has a reply by then: stub resolvers give up after five seconds.
+pub(super) const CLIENT_BUDGET: Duration = Duration::from_millis(4500);
+
+/// How long `verify` waits for the upstream before it uses an expired entry (RFC 8767 section 5).
+const STALE_TIMER: Duration = Duration::from_millis(1800);
+
+/// The pause after a refresh that failed, where the Corefile names none (RFC 8767 section 5).
+const REFRESH_PAUSE: Duration = Duration::from_secs(30);
+
+/// A query whose reply has to be awaited, or a refresh.
+pub struct Miss {
+    resolver: Arc<Resolver>,
+    asked: Asked,
+    worker: usize,
+    zone: usize,
+    client: Client,
+    started: Instant,
+    message: Box<[u8]>,
+    /// An expired entry: for a query what it gets if the upstream does not answer in time, for a refresh what is renewed.
+    old: Option<Arc<Entry>>,
+}
+
+impl Miss {
+    pub(super) fn new(
+        resolver: Arc<Resolver>,
+        way: &Way<'_>,
+        query: &mut Query<'_>,
+        stale: Option<Arc<Entry>>,
+    ) -> Miss {
+        Miss {
+            asked: Asked::of(&resolver, way, query),
+            resolver,
+            worker: way.worker,
+            zone: way.zone,
+            client: *way.client,
+            started: way.now,
+            message: query.message.into(),
+            old: stale,
+        }
+    }
+
+    pub(super) fn refresh(resolver: Arc<Resolver>, way: &Way<'_>, query: &mut Query<'_>, old: Arc<Entry>) -> Miss {
+        Miss { message: Box::default(), ..Miss::new(resolver, way, query, Some(old)) }
+    }
+
+    /// What is asked.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Whether nobody waits for this one.
+    pub fn is_refresh(&self) -> bool {
+        self.message.is_empty()
+    }
+
+    /// Waits for the outcome and writes the reply, a whole message, into `out`. Of a refresh there is none.
+    pub async fn resolve(self, out: &mut Vec<u8>) {
+        out.clear();
+        let counts = self.resolver.registry.worker(self.worker);
+        let flight = match self.resolver.flights.join(self.asked.flight.clone()) {
+            Place::Waits(flight) => {
+                counts.count(Counted::FlightJoined);
+                flight
+            }
+            Place::Leads(leader) => {
+                let flight = leader.flight();
+                // A task of its own: it goes on when this client hangs up, and a panic in it is caught.
+                tokio::task::spawn_local(fly(self.resolver.clone(), self.worker, self.asked.clone(), leader));
+                flight
+            }
+            Place::Full => {
+                counts.count(Counted::ShedFlights);
+                return self.finish(&shed(), out);
+            }
+        };
+        if self.is_refresh() {
+            let outcome = flight.outcome().await;
+            return self.refreshed(&outcome, clock::now());
+        }
+        match self.outcome_or_stale(&flight).await {
+            Some(outcome) => self.finish(&outcome, out),
+            None => self.finish_stale(out),
+        }
+    }
+
+    /// Writes the reply for a query that there is no room to wait for, and gives its length.
+    pub fn shed(self, out: &mut Vec<u8>) {
+        out.clear();
+        if !self.is_refresh() {
+            self.finish(&shed(), out);
+        } else if let Some(old) = &self.old {
+            old.refresh_ended(clock::now(), None);
+        }
+    }
+
+    /// Writes the reply from an outcome.
+    pub fn finish(&self, outcome: &Outcome, out: &mut Vec<u8>) {
+        let rcode = outcome.rcode();
+        let plugin = match outcome {
+            Outcome::Failed(_) => Plugin::None,
+            _ if self.way().route.cache.is_some() => Plugin::Cache,
+            _ => Plugin::Forward,
+        };
+        self.write(out, |way, query, out| {
+            let length = outcome.write(query, limit(way, query, out), out);
+            self.resolver.finish(way, query, rcode, plugin, &mut out[..length], clock::now());
+            length
+        });
+    }
+
+    /// Ends a refresh: after a failure there is a pause before the next.
+    pub fn refreshed(&self, outcome: &Outcome, now: Instant) {
+        let Some(old) = &self.old else { return };
+        let pause = (!outcome.is_answer()).then(|| self.pause());
+        old.refresh_ended(now, pause);
+    }
+
+    /// The outcome, or `None` when an expired entry should be used instead.
+    async fn outcome_or_stale(&self, flight: &Arc<Flight>) -> Option<Arc<Outcome>> {
+        let Some(old) = &self.old else { return Some(flight.outcome().await) };
+        let timer = self.stale_settings().and_then(|stale| stale.verify_timeout).unwrap_or(STALE_TIMER);
+        let outcome = tokio::time::timeout_at((self.started + timer).into(), flight.outcome()).await.ok();
+        if outcome.as_ref().is_some_and(|outcome| outcome.is_answer()) {
+            return outcome;
+        }
+        old.refresh_ended(clock::now(), Some(self.pause()));
+        None
+    }
+
+    fn finish_stale(&self, out: &mut Vec<u8>) {
+        let (Some(old), Some(stale)) = (&self.old, self.stale_settings()) else { return };
+        self.write(out, |way, query, out| self.resolver.write_stale(way, stale, query, old, out));
+    }
+
+    fn write(&self, out: &mut Vec<u8>, write: impl FnOnce(&Way<'_>, &Query<'_>, &mut [u8]) -> usize) {
+        let query = Query::parse(&self.message).expect("it was parsed before it missed");
+        out.resize(
+            match self.client.protocol {
+                Protocol::Udp => reply::udp_limit(&query, None),
+                Protocol::Tcp => usize::from(u16::MAX),
+            },
+            0,
+        );
+        let length = write(&self.way(), &query, out);
+        out.truncate(length);
+    }
+
+    fn way(&self) -> Way<'_> {
+        let door = &self.resolver.doors[usize::from(self.client.listen)];
+        Way {
+            worker: self.worker,
+            now: self.started,
+            client: &self.client,
+            route_index: self.asked.route,
+            route: &self.resolver.routes.routes[self.asked.route],
+            zone: self.zone,
+            slab: door.meters[self.zone].worker(self.worker),
+        }
+    }
+
+    fn stale_settings(&self) -> Option<&crate::cache::settings::ServeStale> {
+        self.resolver.routes.routes[self.asked.route].cache.as_ref()?.serve_stale.as_ref()
+    }
+
+    fn pause(&self) -> Duration {
+        self.stale_settings().and_then(|stale| stale.failure_recheck).unwrap_or(REFRESH_PAUSE)
+    }
+}
+
+/// Sees one flight through to its landing.
+async fn fly(resolver: Arc<Resolver>, worker: usize, asked: Asked, leader: Leader) {
+    let (mut resolution, mut effect) = Resolution::start(&resolver, asked);
+    let outcome = loop {
+        effect = match effect {
+            Effect::Done(outcome) => break outcome,
+            Effect::Ask(forward) => {
+                let asked = resolution.asked();
+                let pool = &resolver.lines[asked.route].pools[forward];
+                let (client, deadline) = (asked.protocol, asked.deadline);
+                let answer = pool.exchange(upstream::Ask { query: resolution.query(), client, deadline }).await;
+                let event = match &answer {
+                    Ok(exchanged) => Event::Answered(&exchanged.wire),
+                    Err(failure) => Event::Failed(failure),
+                };
+                resolution.on(&resolver, event, clock::now())
+            }
+        };
+    };
+    if let Outcome::Failed(failed) = &outcome {
+        resolver.note_failure(worker, resolution.asked(), failed);
+    }
+    leader.land(outcome);
+}
+
+impl Resolver {
+    /// Counts a failure and tells the `errors` plugin.
+    fn note_failure(&self, worker: usize, asked: &Asked, failed: &Failed) {
+        let counts = self.registry.worker(worker);
+        counts.count(match failed.cause {
+            Cause::Timeout => Counted::FailedTimeout,
+            Cause::Network => Counted::FailedNetwork,
+            Cause::Tls => Counted::FailedTls,
+            Cause::Unhealthy => Counted::FailedUnhealthy,
+            Cause::Answer => Counted::FailedAnswer,
+            Cause::Loop => Counted::FailedLoop,
+            Cause::Unanswered => Counted::FailedUnanswered,
+            Cause::Overloaded => Counted::ShedUpstream,
+            Cause::Shed => Counted::ShedFlights,
+            Cause::Aborted => Counted::FailedPanic,
+        });
+        self.log_failure(asked, failed);
+    }
+}
+
+fn shed() -> Outcome {
+    Failed::new(Cause::Shed, Ede::OTHER, "too many queries are waiting for an upstream").into()
+}

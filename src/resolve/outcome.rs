@@ -1,0 +1,145 @@
+//! Outcomes: what a miss came to, for everyone who waits for it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::cache::Entry;
+use crate::dns::{Ede, Explained, Query, Rcode, Response, reply};
+use crate::upstream::Failure;
+
+/// The explanation of a failure never says more than this many octets of it.
+type Text = Cow<'static, str>;
+
+/// What a miss came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A response that was stored.
+    Kept(Arc<Entry>),
+    /// A response that goes to those who wait, and no further.
+    Passing {
+        /// The response.
+        response: Response,
+        /// The TTL for all its records, where the route has a cache.
+        ttl: Option<u32>,
+    },
+    /// No response.
+    Failed(Failed),
+}
+
+/// A miss that brought no response.
+#[derive(Debug)]
+pub struct Failed {
+    /// What clients get.
+    pub rcode: Rcode,
+    /// Why, for clients with EDNS.
+    pub code: Ede,
+    /// Why, for people.
+    pub text: Text,
+    /// Which counter it adds to.
+    pub cause: Cause,
+}
+
+/// Why there is no response, as far as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// No upstream answered in time.
+    Timeout,
+    /// The network refused.
+    Network,
+    /// TLS did not come about.
+    Tls,
+    /// Every upstream is down.
+    Unhealthy,
+    /// The upstream's answer was no use.
+    Answer,
+    /// The query would come back to us.
+    Loop,
+    /// Nothing in the block answers such a query.
+    Unanswered,
+    /// `max_concurrent` was reached.
+    Overloaded,
+    /// There are too many flights.
+    Shed,
+    /// The task that was to answer ended without an outcome.
+    Aborted,
+}
+
+impl Outcome {
+    /// For a flight whose task ended without one.
+    pub fn aborted() -> Outcome {
+        Failed::new(Cause::Aborted, Ede::OTHER, "internal error while resolving").into()
+    }
+
+    /// Whether this says what the name has, rather than that nobody could tell.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Outcome::Kept(entry) => is_answer(&entry.response),
+            Outcome::Passing { response, .. } => is_answer(response),
+            Outcome::Failed(_) => false,
+        }
+    }
+
+    /// The RCODE for clients.
+    pub fn rcode(&self) -> Rcode {
+        match self {
+            Outcome::Kept(entry) => entry.response.rcode(),
+            Outcome::Passing { response, .. } => response.rcode(),
+            Outcome::Failed(failed) => failed.rcode,
+        }
+    }
+
+    /// Writes the reply for one client.
+    pub fn write(&self, query: &Query<'_>, limit: usize, out: &mut [u8]) -> usize {
+        let (response, ttl) = match self {
+            Outcome::Kept(entry) => (&entry.response, Some(u32::try_from(entry.seconds()).unwrap_or(u32::MAX))),
+            Outcome::Passing { response, ttl } => (response, *ttl),
+            Outcome::Failed(failed) => return failed.write(query, out),
+        };
+        reply::write(query, response, reply::Shape { ttl, explained: None, limit }, out)
+    }
+}
+
+impl Failed {
+    /// SERVFAIL with a reason.
+    pub fn new(cause: Cause, code: Ede, text: impl Into<Text>) -> Failed {
+        Failed { rcode: Rcode::SERVFAIL, code, text: text.into(), cause }
+    }
+
+    /// Writes the reply for one client.
+    pub fn write(&self, query: &Query<'_>, out: &mut [u8]) -> usize {
+        let explained = Explained { code: self.code, text: &self.text };
+        reply::write_error(query, self.rcode, Some(explained), out)
+    }
+}
+
+impl From<Failed> for Outcome {
+    fn from(failed: Failed) -> Outcome {
+        Outcome::Failed(failed)
+    }
+}
+
+impl From<&Failure> for Failed {
+    fn from(failure: &Failure) -> Failed {
+        let cause = match failure {
+            Failure::Timeout(_) => Cause::Timeout,
+            Failure::Tls(..) => Cause::Tls,
+            Failure::NoHealthy => Cause::Unhealthy,
+            Failure::Overloaded { .. } => Cause::Overloaded,
+            Failure::Refused(_)
+            | Failure::Unreachable(..)
+            | Failure::Closed(..)
+            | Failure::Local(..)
+            | Failure::Busy(_) => Cause::Network,
+        };
+        let mut failed = Failed::new(cause, failure.ede(), failure.to_string());
+        if cause == Cause::Overloaded {
+            failed.rcode = Rcode::REFUSED;
+        }
+        failed
+    }
+}
+
+/// NOERROR and NXDOMAIN are answers; everything else is a failure to give one (RFC 9520 section 2).
+fn is_answer(response: &Response) -> bool {
+    matches!(response.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN)
+}

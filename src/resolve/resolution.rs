@@ -1,0 +1,132 @@
+//! One miss as a state machine: told what happened, it says what to do next. No I/O, no clock.
+
+use std::time::Instant;
+
+use crate::cache::Key;
+use crate::dns::{Class, Ede, Protocol, Rcode, Type};
+use crate::upstream::Failure;
+
+use super::accept::{self, Mismatch};
+use super::bits::Bits;
+use super::outcome::{Cause, Failed, Outcome};
+use super::resolver::Resolver;
+
+/// A question that has to be asked, with everything that is needed after the client's datagram is gone.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The route, as an index into `Routes::routes`.
+    pub route: usize,
+    /// QNAME in lower case, wire form.
+    pub name: Box<[u8]>,
+    /// QTYPE.
+    pub qtype: Type,
+    /// QCLASS.
+    pub qclass: Class,
+    /// DO, CD, RD.
+    pub bits: Bits,
+    /// The transport of the client that asked first.
+    pub protocol: Protocol,
+    /// Under which key the answer is stored.
+    pub exact: Key,
+    /// Under which key it is stored when it denies the name as a whole.
+    pub whole: Key,
+    /// Equal questions in progress share this one.
+    pub flight: Key,
+    /// When the client has to have a reply.
+    pub deadline: Instant,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The pool that was to be asked answered.
+    Answered(&'a [u8]),
+    /// It did not.
+    Failed(&'a Failure),
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Effect {
+    /// Ask the route's `forward` of this index with [`Resolution::query`].
+    Ask(usize),
+    /// It is over.
+    Done(Outcome),
+}
+
+/// A miss in progress.
+pub struct Resolution {
+    asked: Asked,
+    query: Vec<u8>,
+    forward: usize,
+}
+
+impl Resolution {
+    /// Starts with a question: either somebody is to be asked, or it is over already.
+    pub fn start(resolver: &Resolver, asked: Asked) -> (Resolution, Effect) {
+        let route = &resolver.routes.routes[asked.route];
+        let size = route.bufsize.unwrap_or(crate::dns::edns::OWN_SIZE).min(crate::dns::edns::OWN_SIZE);
+        let query = accept::upstream_query(&asked.name, asked.qtype, asked.qclass, asked.bits, size);
+        let mut resolution = Resolution { asked, query, forward: 0 };
+        if resolver.lines[resolution.asked.route].guard.as_ref().is_some_and(|guard| guard.detected()) {
+            let text = "a forwarding loop was detected: what this server forwards comes back to it";
+            return (resolution, Effect::Done(Failed::new(Cause::Loop, Ede::OTHER, text).into()));
+        }
+        let effect = match resolution.forward_from(resolver, 0) {
+            Some(forward) => {
+                resolution.forward = forward;
+                Effect::Ask(forward)
+            }
+            None => {
+                let text = "no plugin of the server block answers this name";
+                Effect::Done(Failed::new(Cause::Unanswered, Ede::NOT_AUTHORITATIVE, text).into())
+            }
+        };
+        (resolution, effect)
+    }
+
+    /// The query to send: complete but for its ID.
+    pub fn query(&self) -> &[u8] {
+        &self.query
+    }
+
+    /// The question.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Goes on after an event.
+    pub fn on(&mut self, resolver: &Resolver, event: Event<'_>, now: Instant) -> Effect {
+        let message = match event {
+            Event::Failed(failure) => return Effect::Done(Failed::from(failure).into()),
+            Event::Answered(message) => message,
+        };
+        let response = match accept::accept(&self.query, message) {
+            Ok(response) => response,
+            Err(mismatch) => return Effect::Done(unusable(mismatch).into()),
+        };
+        if let Some(next) = self.next_forward(resolver, response.rcode()) {
+            self.forward = next;
+            return Effect::Ask(next);
+        }
+        Effect::Done(resolver.settle(&self.asked, response, now))
+    }
+
+    /// The `forward` after this one, where this one's `next` names the RCODE.
+    fn next_forward(&self, resolver: &Resolver, rcode: Rcode) -> Option<usize> {
+        let forward = &resolver.routes.routes[self.asked.route].forwards[self.forward];
+        if !forward.next.contains(&rcode) {
+            return None;
+        }
+        self.forward_from(resolver, self.forward + 1)
+    }
+
+    fn forward_from(&self, resolver: &Resolver, from: usize) -> Option<usize> {
+        let forwards = &resolver.routes.routes[self.asked.route].forwards;
+        (from..forwards.len()).find(|&index| forwards[index].matches(&self.asked.name))
+    }
+}
+
+fn unusable(mismatch: Mismatch) -> Failed {
+    Failed::new(Cause::Answer, Ede::INVALID_DATA, mismatch.text())
+}

@@ -1,0 +1,131 @@
+//! The snapshot that answers queries.
+
+use std::sync::Arc;
+
+use crate::cache::{Cache, Quota};
+use crate::dns::Name;
+use crate::observe::errors_log::ErrorsLog;
+use crate::observe::log::QueryLog;
+use crate::observe::{Meter, MeterKey, Registry};
+use crate::routes::{Listen, Route, Routes};
+use crate::upstream::Pool;
+
+use super::flights::Flights;
+use super::gate::ClientPolicy;
+use super::loopguard::LoopGuard;
+
+/// Where the snapshot in force is found. A worker loads it once per batch.
+pub type Shared = arc_swap::ArcSwap<Resolver>;
+
+/// What a snapshot is made of.
+pub struct Parts {
+    /// The compiled Corefile.
+    pub routes: Arc<Routes>,
+    /// The pool of each `forward` of each route.
+    pub pools: Vec<Vec<Arc<Pool>>>,
+    /// The cache, the same one for all snapshots.
+    pub cache: Arc<Cache>,
+    /// The misses in progress, the same for all snapshots.
+    pub flights: Arc<Flights>,
+    /// Where is counted.
+    pub registry: Arc<Registry>,
+    /// Who is answered.
+    pub clients: ClientPolicy,
+    /// Where lines of the `log` plugin go.
+    pub query_log: Option<QueryLog>,
+}
+
+/// Answers queries by one configuration.
+pub struct Resolver {
+    pub(super) routes: Arc<Routes>,
+    pub(super) lines: Vec<Line>,
+    pub(super) doors: Vec<Door>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) flights: Arc<Flights>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) clients: ClientPolicy,
+    pub(super) query_log: Option<QueryLog>,
+}
+
+/// What one route needs beside its settings.
+pub(super) struct Line {
+    pub(super) pools: Vec<Arc<Pool>>,
+    /// For positive and for negative entries.
+    pub(super) quotas: [Arc<Quota>; 2],
+    pub(super) guard: Option<LoopGuard>,
+    pub(super) errors: Option<ErrorsLog>,
+}
+
+/// What one listener needs beside its zone table.
+pub(super) struct Door {
+    /// For each zone of the listener's table.
+    pub(super) meters: Vec<Arc<Meter>>,
+    /// For queries that no zone takes.
+    pub(super) dropped: Arc<Meter>,
+}
+
+impl Resolver {
+    /// Puts a snapshot together. Counters, entries and quotas of routes that did not change are found again.
+    pub fn new(parts: Parts) -> Resolver {
+        let Parts { routes, pools, cache, flights, registry, clients, query_log } = parts;
+        assert_eq!(pools.len(), routes.routes.len(), "each route has its pools");
+        let lines = routes
+            .routes
+            .iter()
+            .zip(pools)
+            .map(|(route, pools)| Line {
+                pools,
+                quotas: cache.quotas(route.fingerprint, route.cache.as_ref()),
+                guard: route.loop_check.then(|| LoopGuard::new(route.zones.first().unwrap_or(&Name::root()))),
+                errors: route.errors.as_ref().map(|errors| ErrorsLog::new(errors.consolidate.clone())),
+            })
+            .collect();
+        let doors = routes.listens.iter().map(|listen| Door::new(listen, &routes.routes, &registry)).collect();
+        Resolver { routes, lines, doors, cache, flights, registry, clients, query_log }
+    }
+
+    /// The compiled Corefile.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    /// The loop guard of each route that has one, with the route's index.
+    pub fn loop_guards(&self) -> impl Iterator<Item = (usize, &LoopGuard)> {
+        self.lines.iter().enumerate().filter_map(|(index, line)| Some((index, line.guard.as_ref()?)))
+    }
+
+    /// The `errors` plugin of each route that has it; to be given the time about once a second.
+    pub fn error_logs(&self) -> impl Iterator<Item = &ErrorsLog> {
+        self.lines.iter().filter_map(|line| line.errors.as_ref())
+    }
+
+    /// The entries of each route's quotas: positive, negative.
+    pub fn quotas(&self) -> impl Iterator<Item = (&Route, &[Arc<Quota>; 2])> {
+        self.routes.routes.iter().zip(&self.lines).map(|(route, line)| (route, &line.quotas))
+    }
+
+    /// The pools of each route.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.lines.iter().flat_map(|line| &line.pools)
+    }
+}
+
+impl Door {
+    fn new(listen: &Listen, routes: &[Route], registry: &Registry) -> Door {
+        let server = listen.server();
+        let meters = listen
+            .zones
+            .entries()
+            .map(|(zone, route)| {
+                let route = &routes[route];
+                registry.meter(&MeterKey {
+                    server: server.clone(),
+                    zone: route.metrics.is_some().then(|| zone.to_string()),
+                    zones: route.cache_zones_label(),
+                    view: String::new(),
+                })
+            })
+            .collect();
+        Door { meters, dropped: registry.meter(&MeterKey::dropped(&server)) }
+    }
+}

@@ -137,6 +137,12 @@ table! {
         "1 while an upstream is believed to answer, 0 while not.";
     UPSTREAM_FAILURES = "dnslet_upstream_failures_total" Counter Source Absent ["to" "reason"]
         "Exchanges with an upstream that failed.";
+    UPSTREAM_RETRIES = "dnslet_upstream_retries_total" Counter Source Absent ["to"]
+        "Questions sent to an upstream again.";
+    UPSTREAM_FALLBACKS = "dnslet_upstream_tcp_fallbacks_total" Counter Source Absent ["to" "reason"]
+        "Questions that went over TCP although UDP comes first.";
+    UPSTREAM_MISMATCHES = "dnslet_upstream_mismatches_total" Counter Source Absent ["to" "reason"]
+        "Messages from an upstream's address that matched no question in flight.";
     UPSTREAM_RTT = "dnslet_upstream_rtt_seconds" Gauge Source Absent ["to"]
         "Smoothed round-trip time of an upstream.";
     UPSTREAM_CONNECTIONS = "dnslet_upstream_connections" Gauge Source Absent ["to"]

@@ -72,7 +72,7 @@ pub enum Network {
 
 /// The network causes, for counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// [`Failure::Timeout`].
     Timeout,
     /// [`Failure::Refused`].
@@ -89,7 +89,7 @@ pub enum Cause {
 
 impl Network {
     /// Every network, in the order of their discriminants.
-    pub const ALL: [Network; 3] = [Network::Udp, Network::Tcp, Network::Tls];
+    pub(crate) const ALL: [Network; 3] = [Network::Udp, Network::Tcp, Network::Tls];
 
     /// `udp`, `tcp` or `tcp-tls`.
     pub fn name(self) -> &'static str {
@@ -103,11 +103,11 @@ impl Network {
 
 impl Cause {
     /// Every cause, in the order of their discriminants.
-    pub const ALL: [Cause; 6] =
+    pub(crate) const ALL: [Cause; 6] =
         [Cause::Timeout, Cause::Refused, Cause::Unreachable, Cause::Closed, Cause::Tls, Cause::Local];
 
-    /// The value of a `cause` label.
-    pub fn name(self) -> &'static str {
+    /// The value of a `reason` label.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Cause::Timeout => "timeout",
             Cause::Refused => "refused",
@@ -155,7 +155,7 @@ impl Failure {
     }
 
     /// Under which cause it is counted.
-    pub fn cause(&self) -> Cause {
+    pub(crate) fn cause(&self) -> Cause {
         match self {
             Failure::Timeout(_) => Cause::Timeout,
             Failure::Refused(_) => Cause::Refused,

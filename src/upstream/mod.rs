@@ -31,7 +31,7 @@ mod registry;
 mod selection;
 mod server;
 pub mod spec;
-pub mod tally;
+mod tally;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -39,8 +39,8 @@ mod tests;
 mod transport;
 
 pub use address::{Address, AddressError, Transport};
-pub use failure::{Cause, Failure, Leg, Network, Stage};
+pub use failure::{Failure, Leg, Network, Stage};
 pub use pool::{Ask, BuildError, Exchanged, Pool};
-pub use registry::{Totals, Upstreams};
+pub use registry::Upstreams;
 pub use server::Upstream;
 pub use transport::tls::CertificateError;

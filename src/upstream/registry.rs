@@ -1,7 +1,7 @@
 //! All upstreams of the process. What was learnt about one (health, round-trip time, connections) is shared by the
 //! pools that use it and outlives a reload; an upstream that no pool uses any more is dropped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,6 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::tally::Tally;
 use super::transport::tls::{CertificateError, Certificates};
 use super::{Address, Transport, Upstream};
+use crate::observe::Exposition;
+use crate::observe::counters::{
+    FORWARD_HEALTHCHECK_BROKEN, FORWARD_REJECTS, UPSTREAM_CONNECTIONS, UPSTREAM_RTT, UPSTREAM_UP,
+};
 
 /// Counts of upstreams that are gone are kept up to this many.
 const MAX_TALLIES: usize = 1024;
@@ -39,7 +43,7 @@ struct Identity {
 
 /// Counts that belong to no single upstream.
 #[derive(Debug, Default)]
-pub struct Totals {
+pub(crate) struct Totals {
     broken: AtomicU64,
     rejects: AtomicU64,
 }
@@ -56,14 +60,32 @@ impl Upstreams {
         upstreams.iter().for_each(|upstream| see(upstream));
     }
 
-    /// Hands the counts of every `to` label to `see`, those of upstreams that are gone included.
-    pub fn for_each_tally(&self, mut see: impl FnMut(&Tally)) {
+    /// Adds what is known of all upstreams to a scrape.
+    pub fn expose(&self, into: &mut Exposition) {
+        let totals = self.totals();
+        into.counter(&FORWARD_HEALTHCHECK_BROKEN, &[], totals.broken.load(Relaxed));
+        into.counter(&FORWARD_REJECTS, &[], totals.rejects.load(Relaxed));
         let tallies: Vec<_> = self.known().tallies.values().cloned().collect();
-        tallies.iter().for_each(|tally| see(tally));
+        tallies.iter().for_each(|tally| tally.expose(into));
+        // Upstreams with one label differ in source address or certificates: the label is up if one of them is.
+        let mut up = BTreeMap::new();
+        self.for_each(|upstream| {
+            let to = upstream.address().label();
+            into.gauge(&UPSTREAM_CONNECTIONS, &[&to], upstream.connections() as f64);
+            let (healthy, fastest) = up.entry(to).or_insert((false, None));
+            *healthy |= upstream.failed_checks() == 0;
+            *fastest = [*fastest, upstream.round_trip()].into_iter().flatten().min();
+        });
+        for (to, (healthy, fastest)) in up {
+            into.gauge(&UPSTREAM_UP, &[&to], f64::from(u8::from(healthy)));
+            if let Some(fastest) = fastest {
+                into.gauge(&UPSTREAM_RTT, &[&to], fastest.as_secs_f64());
+            }
+        }
     }
 
     /// Counts that belong to no single upstream.
-    pub fn totals(&self) -> &Totals {
+    pub(crate) fn totals(&self) -> &Totals {
         &self.0.totals
     }
 
@@ -110,20 +132,12 @@ impl Known {
 }
 
 impl Totals {
-    /// Queries that found every upstream down (`coredns_forward_healthcheck_broken_total`).
-    pub fn healthcheck_broken(&self) -> u64 {
-        self.broken.load(Relaxed)
-    }
-
-    /// Queries over `max_concurrent` (`coredns_forward_max_concurrent_rejects_total`).
-    pub fn max_concurrent_rejects(&self) -> u64 {
-        self.rejects.load(Relaxed)
-    }
-
+    /// A query found every upstream down.
     pub(crate) fn broken(&self) {
         self.broken.fetch_add(1, Relaxed);
     }
 
+    /// A query was over `max_concurrent`.
     pub(crate) fn reject(&self) {
         self.rejects.fetch_add(1, Relaxed);
     }
@@ -132,11 +146,16 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::testing::value;
 
     fn count(upstreams: &Upstreams) -> usize {
         let mut count = 0;
         upstreams.for_each(|_| count += 1);
         count
+    }
+
+    fn retries(upstreams: &Upstreams) -> u64 {
+        value(upstreams, r#"dnslet_upstream_retries_total{to="10.0.0.0:53"}"#)
     }
 
     #[test]
@@ -160,13 +179,13 @@ mod tests {
         let address = |index: usize| Address::parse(&format!("10.0.{}.{}", index / 256, index % 256)).unwrap();
         upstreams.get(address(0), None, None).unwrap().tally().retry();
         let again = upstreams.get(address(0), None, None).unwrap();
-        assert_eq!(again.tally().value("dnslet_upstream_retries_total", None), 1);
+        assert_eq!(retries(&upstreams), 1);
         for index in 1..3000 {
             upstreams.get(address(index), None, None).unwrap();
         }
-        let mut kept = 0;
-        upstreams.for_each_tally(|_| kept += 1);
+        let kept = upstreams.known().tallies.len();
         assert!(kept <= MAX_TALLIES, "{kept}");
-        assert_eq!(again.tally().value("dnslet_upstream_retries_total", None), 1);
+        assert_eq!(retries(&upstreams), 1);
+        drop(again);
     }
 }

@@ -50,7 +50,7 @@ impl Upstream {
     }
 
     /// What happened with it.
-    pub fn tally(&self) -> &Arc<Tally> {
+    pub(crate) fn tally(&self) -> &Arc<Tally> {
         &self.tally
     }
 

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::spec::{PoolSpec, Target};
 use super::{Address, Ask, Exchanged, Failure, Network, Pool, Transport, Upstreams};
 use crate::dns::{Class, Protocol, Rcode, Type, header};
+use crate::observe::Registry;
 use crate::sys::clock;
 
 /// A query for the address of `name`.
@@ -109,6 +110,11 @@ impl Responder {
         tokio::spawn(responder.clone().serve_datagrams(udp));
         tokio::spawn(responder.clone().accept(listener));
         responder
+    }
+
+    /// A series about this upstream that has a reason.
+    pub(crate) fn series(&self, metric: &str, reason: &str) -> String {
+        format!("{metric}{{to=\"{}\",reason=\"{reason}\"}}", self.socket)
     }
 
     pub(crate) fn seen(&self) -> Seen {
@@ -228,4 +234,14 @@ pub(crate) async fn ask(pool: &Pool) -> Result<Exchanged, Failure> {
 pub(crate) async fn closed_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
+}
+
+/// One series of a scrape, 0 where it is not there.
+pub(crate) fn value(upstreams: &Upstreams, series: &str) -> u64 {
+    let registry = Registry::new(1);
+    let upstreams = upstreams.clone();
+    registry.set_source("upstreams", move |into| upstreams.expose(into));
+    let text = registry.render();
+    let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    found.map_or(0, |value| value.parse().unwrap())
 }

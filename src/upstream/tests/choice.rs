@@ -11,6 +11,8 @@ use crate::upstream::spec::Policy;
 use crate::upstream::testing::*;
 use crate::upstream::{Address, BuildError, Failure, Network, Pool, Upstreams};
 
+const BROKEN: &str = "coredns_forward_healthcheck_broken_total";
+
 fn rcode(rcode: Rcode) -> impl Fn(Arrival<'_>) -> Vec<Act> + Send + Sync + 'static {
     move |arrival| vec![Act::Send(answer(arrival.query, rcode))]
 }
@@ -55,9 +57,9 @@ async fn a_closed_port_is_an_error_at_once() {
         let failure = ask(&pool).await.unwrap_err();
         assert!(matches!(failure, Failure::Refused(_)), "{failure}");
         assert!(failure.to_string().ends_with(&text), "{failure}");
-        let tally = pool.members()[0].tally().clone();
-        assert_eq!(tally.value("dnslet_upstream_failures_total", Some("refused")), 2);
-        assert_eq!(tally.value("dnslet_upstream_retries_total", None), 1);
+        let failures = format!("dnslet_upstream_failures_total{{to=\"{socket}\",reason=\"refused\"}}");
+        assert_eq!(value(&upstreams, &failures), 2);
+        assert_eq!(value(&upstreams, &format!("dnslet_upstream_retries_total{{to=\"{socket}\"}}")), 1);
     }
 }
 
@@ -165,10 +167,13 @@ async fn an_upstream_goes_down_and_comes_back() {
     });
     let failure = ask(&second).await.unwrap_err();
     assert_eq!(failure, Failure::NoHealthy);
-    assert_eq!(upstreams.totals().healthcheck_broken(), 1);
+    assert_eq!(value(&upstreams, BROKEN), 1);
     ask(&first).await.unwrap_err();
-    assert_eq!(upstreams.totals().healthcheck_broken(), 2);
-    assert!(first.members()[0].tally().value("coredns_proxy_healthcheck_failures_total", None) > 2);
+    assert_eq!(value(&upstreams, BROKEN), 2);
+    let to = responder.socket;
+    let failures = format!("coredns_proxy_healthcheck_failures_total{{proxy_name=\"forward\",to=\"{to}\"}}");
+    assert!(value(&upstreams, &failures) > 2);
+    assert_eq!(value(&upstreams, &format!("dnslet_upstream_up{{to=\"{to}\"}}")), 0);
 
     dead.store(false, SeqCst);
     until(&second, |fails| fails == 0).await;
@@ -195,7 +200,7 @@ async fn with_everything_down_one_attempt_is_made_and_its_success_counts() {
     until(&pool, |fails| fails > 1).await;
     dead.store(false, SeqCst);
     ask(&pool).await.unwrap();
-    assert_eq!(upstreams.totals().healthcheck_broken(), 1);
+    assert_eq!(value(&upstreams, BROKEN), 1);
 }
 
 #[tokio::test]
@@ -209,7 +214,7 @@ async fn over_max_concurrent_queries_are_refused() {
     assert!(matches!(first, Err(Failure::Timeout(_))));
     assert!(matches!(second, Err(Failure::Timeout(_))));
     assert_eq!(third.unwrap_err().to_string(), "concurrent queries exceeded maximum 2");
-    assert_eq!(upstreams.totals().max_concurrent_rejects(), 1);
+    assert_eq!(value(&upstreams, "coredns_forward_max_concurrent_rejects_total"), 1);
     assert!(matches!(ask().await, Err(Failure::Timeout(_))), "places are given back");
 }
 

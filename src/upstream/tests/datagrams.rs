@@ -10,6 +10,7 @@ use crate::upstream::testing::*;
 use crate::upstream::{Ask, Failure, Network, Upstreams};
 
 const WRONG: &str = "dnslet_upstream_mismatches_total";
+const OVER_TCP: &str = "dnslet_upstream_tcp_fallbacks_total";
 
 #[tokio::test]
 async fn the_answer_is_found_among_wrong_messages_without_asking_again() {
@@ -23,15 +24,15 @@ async fn the_answer_is_found_among_wrong_messages_without_asking_again() {
         [other_id, other_question, arrival.query.to_vec(), good[..3].to_vec(), garbage, good].map(Act::Send).into()
     })
     .await;
-    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    let upstreams = Upstreams::new();
+    let pool = pool(&[responder.socket], &upstreams, |_| {});
     let exchanged = ask(&pool).await.unwrap();
     assert_eq!(header::rcode(&exchanged.wire), Rcode::NXDOMAIN);
     assert_eq!(header::id(&exchanged.wire), 4711);
     assert_eq!(responder.seen().datagrams.len(), 1);
     assert_eq!(responder.seen().connections, 0);
-    let tally = exchanged.upstream.tally();
     for (reason, count) in [("id", 1), ("question", 2), ("not_response", 1), ("short", 1)] {
-        assert_eq!(tally.value(WRONG, Some(reason)), count, "{reason}");
+        assert_eq!(value(&upstreams, &responder.series(WRONG, reason)), count, "{reason}");
     }
 }
 
@@ -46,12 +47,13 @@ async fn guessing_ends_in_one_question_over_tcp() {
         _ => answering(arrival),
     })
     .await;
-    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
-    let exchanged = ask(&pool).await.unwrap();
+    let upstreams = Upstreams::new();
+    let pool = pool(&[responder.socket], &upstreams, |_| {});
+    ask(&pool).await.unwrap();
     assert_eq!(responder.seen().datagrams.len(), 1);
     assert_eq!(responder.seen().stream_queries.len(), 1);
-    assert_eq!(exchanged.upstream.tally().value(WRONG, Some("id")), 8);
-    assert_eq!(exchanged.upstream.tally().value("dnslet_upstream_tcp_fallbacks_total", Some("mismatches")), 1);
+    assert_eq!(value(&upstreams, &responder.series(WRONG, "id")), 8);
+    assert_eq!(value(&upstreams, &responder.series(OVER_TCP, "mismatches")), 1);
 }
 
 #[tokio::test]
@@ -93,12 +95,13 @@ async fn a_truncated_answer_is_completed_over_tcp() {
         vec![Act::Send(message)]
     })
     .await;
-    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    let upstreams = Upstreams::new();
+    let pool = pool(&[responder.socket], &upstreams, |_| {});
     let exchanged = ask(&pool).await.unwrap();
     assert!(!header::truncated(&exchanged.wire));
     assert_eq!(responder.seen().datagrams.len(), 1);
     assert_eq!(responder.seen().stream_queries.len(), 1);
-    assert_eq!(exchanged.upstream.tally().value("dnslet_upstream_tcp_fallbacks_total", Some("truncated")), 1);
+    assert_eq!(value(&upstreams, &responder.series(OVER_TCP, "truncated")), 1);
 }
 
 #[tokio::test]

@@ -61,23 +61,25 @@ impl Drop for Authority {
 async fn over_both<H, C>(name: &str, reset: bool, handler: impl Fn() -> H, check: C)
 where
     H: Fn(Arrival<'_>) -> Vec<Act> + Send + Sync + 'static,
-    C: AsyncFn(Network, Arc<Pool>, Responder),
+    C: AsyncFn(Network, Upstreams, Arc<Pool>, Responder),
 {
     let responder = Responder::bind(None, reset, handler()).await;
-    let tcp = pool(&[responder.socket], &Upstreams::new(), |spec| {
+    let upstreams = Upstreams::new();
+    let tcp = pool(&[responder.socket], &upstreams, |spec| {
         spec.force_tcp = true;
         spec.max_fails = 0;
     });
-    check(Network::Tcp, tcp, responder).await;
+    check(Network::Tcp, upstreams, tcp, responder).await;
 
     let authority = Authority::new(name);
     let responder = Responder::bind(Some(authority.acceptor(&["127.0.0.1"])), reset, handler()).await;
     let addresses = vec![tls_address(responder.socket, None)];
-    let tls = pool_of(addresses, &Upstreams::new(), |spec| {
+    let upstreams = Upstreams::new();
+    let tls = pool_of(addresses, &upstreams, |spec| {
         spec.tls = authority.spec();
         spec.max_fails = 0;
     });
-    check(Network::Tls, tls, responder).await;
+    check(Network::Tls, upstreams, tls, responder).await;
 }
 
 #[tokio::test]
@@ -95,13 +97,13 @@ async fn the_answer_is_found_among_wrong_messages_without_asking_again() {
             wrong.into_iter().chain([good]).map(Act::Send).collect()
         }
     };
-    over_both("wrong", false, handler, async |network, pool, responder| {
+    over_both("wrong", false, handler, async |network, upstreams, pool, responder| {
         let exchanged = ask(&pool).await.unwrap();
         assert_eq!(header::rcode(&exchanged.wire), Rcode::NXDOMAIN, "{network:?}");
         assert_eq!(header::id(&exchanged.wire), 4711);
         let seen = responder.seen();
         assert_eq!((seen.datagrams.len(), seen.stream_queries.len(), seen.connections), (0, 1, 1), "{network:?}");
-        let wrong = |reason| exchanged.upstream.tally().value("dnslet_upstream_mismatches_total", Some(reason));
+        let wrong = |reason| value(&upstreams, &responder.series("dnslet_upstream_mismatches_total", reason));
         assert_eq!([wrong("short"), wrong("id"), wrong("question"), wrong("not_response")], [3, 1, 2, 1]);
     })
     .await;
@@ -156,7 +158,7 @@ async fn many_questions_at_once_use_two_connections_and_each_id_once() {
         "many",
         false,
         || silent,
-        async |network, pool, responder| {
+        async |network, _, pool, responder| {
             let mut tasks = JoinSet::new();
             for index in 0..500 {
                 let pool = pool.clone();
@@ -185,7 +187,7 @@ async fn questions_on_a_lost_connection_are_sent_once_more() {
                 _ => answering(arrival),
             }
         };
-        over_both("lost", reset, handler, async |network, pool, responder| {
+        over_both("lost", reset, handler, async |network, _, pool, responder| {
             let (first, second) = tokio::join!(ask(&pool), ask(&pool));
             assert!(first.is_ok() && second.is_ok(), "{network:?} {reset}: {first:?} {second:?}");
             let seen = responder.seen();
@@ -201,7 +203,7 @@ async fn a_connection_that_always_ends_is_not_dialled_for_ever() {
         "ends",
         false,
         || |_: Arrival<'_>| vec![Act::Close],
-        async |network, pool, responder| {
+        async |network, _, pool, responder| {
             let failure = ask(&pool).await.unwrap_err();
             assert_eq!(failure.to_string(), "EOF", "{network:?}");
             // The first attempt, once more on a fresh connection, and the second attempt.
@@ -217,7 +219,7 @@ async fn a_connection_is_reused_until_it_is_idle_or_old() {
         "reused",
         false,
         || answering,
-        async |network, pool, responder| {
+        async |network, _, pool, responder| {
             for _ in 0..20 {
                 ask(&pool).await.unwrap();
             }
@@ -251,7 +253,7 @@ async fn connections_end_with_the_last_pool_that_uses_them() {
         "last",
         false,
         || answering,
-        async |_, pool, responder| {
+        async |_, _, pool, responder| {
             ask(&pool).await.unwrap();
             assert_eq!(responder.seen().open_connections, 1);
             drop(pool);

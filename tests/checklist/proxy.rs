@@ -1,8 +1,9 @@
 //! Rules 20 to 29: transparency as a proxy.
 
 use super::cached;
+use crate::support::client::Udp;
 use crate::support::wire::*;
-use crate::support::{Agent, Query, answer};
+use crate::support::{Agent, Query, Upstream, answer, namespace};
 
 #[test]
 fn c021_every_type_is_asked_and_returned() {
@@ -84,6 +85,25 @@ fn c025_signed_queries_are_refused() {
     let reply = agent.ask(&Query::new("ttl300.c025.test.", A).additional(signature));
     assert_eq!((reply.rcode, reply.answers.len()), (REFUSED, 0));
     assert_eq!(up.all().len(), 0, "an altered query would not verify");
+}
+
+#[test]
+fn c027_strangers_are_refused_on_public_addresses() {
+    if !namespace::entered("checklist::proxy::c027_strangers_are_refused_on_public_addresses") {
+        return;
+    }
+    for address in ["198.51.100.1/32", "203.0.113.9/32", "10.1.2.3/32"] {
+        namespace::add_address(address);
+    }
+    let up = Upstream::start();
+    let mut agent = Agent::plan().corefile(&format!(".:53 {{\n forward . {}\n}}\n", up.address())).launch();
+    let server = ([198, 51, 100, 1], 53).into();
+    agent.wait_until_serving(([127, 0, 0, 1], 53).into());
+    for (source, rcode) in [([203, 0, 113, 9], REFUSED), ([10, 1, 2, 3], NOERROR), ([127, 0, 0, 1], NOERROR)] {
+        let client = Udp::between((source, 0).into(), server);
+        assert_eq!(client.ask(&Query::new("ttl300.c027.test.", A)).rcode, rcode, "{source:?}");
+    }
+    assert_eq!(up.count("ttl300.c027.test."), 2);
 }
 
 #[test]

@@ -110,12 +110,7 @@ impl Agent {
 
     /// The sum of all series of the metric that carry these labels; 0 when there is none.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let text = self.metrics();
-        let series = text.lines().filter(|line| {
-            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
-            rest.is_some_and(|rest| labels.iter().all(|(key, value)| rest.contains(&format!("{key}=\"{value}\""))))
-        });
-        series.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")).sum()
+        sum(&self.metrics(), name, labels)
     }
 }
 
@@ -195,6 +190,15 @@ fn sentinel() -> Vec<u8> {
     let mut bytes = Query::new(".", A).opcode(15).questions(0).with_id(0xfeed).bytes();
     bytes.truncate(12);
     bytes
+}
+
+/// The sum of all series of a metric that carry these labels, in a metrics text; 0 when there is none.
+pub fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let series = text.lines().filter(|line| {
+        let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
+        rest.is_some_and(|rest| labels.iter().all(|(key, value)| rest.contains(&format!("{key}=\"{value}\""))))
+    });
+    series.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")).sum()
 }
 
 /// Status code and body; `None` when nobody listens.

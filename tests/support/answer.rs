@@ -73,6 +73,12 @@ impl<'a> Answer<'a> {
         self
     }
 
+    /// Sets exactly these header bits besides QR and those copied from the query.
+    pub fn flags(mut self, bits: u16) -> Self {
+        self.flags = QR | self.query.flags & (RD | CD) | bits;
+        self
+    }
+
     /// Adds a record of the question's own name to the answer section.
     pub fn own(self, kind: u16, ttl: u32, data: &[u8]) -> Self {
         self.add(0, &[0xc0, 12], kind, ttl, data)
@@ -80,7 +86,8 @@ impl<'a> Answer<'a> {
 
     /// Adds a record to section 0 (answer), 1 (authority) or 2 (additional).
     pub fn add(mut self, section: usize, owner: &[u8], kind: u16, ttl: u32, data: &[u8]) -> Self {
-        self.sections[section].push(record(owner, kind, IN, ttl, data));
+        let class = self.query.questions.first().map_or(IN, |question| question.class);
+        self.sections[section].push(record(owner, kind, class, ttl, data));
         self
     }
 

@@ -14,7 +14,12 @@ pub struct Udp(UdpSocket);
 impl Udp {
     pub fn to(server: SocketAddr) -> Udp {
         let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(any).expect("a free port");
+        Udp::between(any, server)
+    }
+
+    /// From an address of the test's choice.
+    pub fn between(client: SocketAddr, server: SocketAddr) -> Udp {
+        let socket = UdpSocket::bind(client).expect("a free port");
         socket.connect(server).expect("a route to the server");
         Udp(socket)
     }

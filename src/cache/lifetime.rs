@@ -61,7 +61,7 @@ pub fn passing_ttl(response: &Response, settings: &Settings) -> u32 {
 
 fn classify(response: &Response, qtype: Type, settings: &Settings) -> Option<Lifetime> {
     match response.rcode() {
-        Rcode::NOERROR if answers_question(response, qtype) => {
+        Rcode::NOERROR if response.has_answer(qtype) => {
             let ttl = lowest_ttl(response).filter(|&ttl| ttl > 0)?;
             Some(lifetime(Class::Success, clamp(ttl, &settings.success), false))
         }
@@ -85,13 +85,6 @@ fn lifetime(class: Class, seconds: u32, whole_name: bool) -> Lifetime {
 /// The maximum wins over the minimum, as in CoreDNS.
 fn clamp(ttl: u32, limits: &ClassLimits) -> u32 {
     ttl.max(limits.min_ttl).min(limits.max_ttl).min(LONGEST)
-}
-
-fn answers_question(response: &Response, qtype: Type) -> bool {
-    response
-        .records()
-        .take_while(|(section, _)| *section == Count::Answer)
-        .any(|(_, record)| record.rtype == qtype || qtype == Type::ANY)
 }
 
 /// The lowest TTL of all records, as the whole message is kept and dropped together (RFC 2181 section 5.2 asks it of one

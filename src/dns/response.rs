@@ -61,6 +61,13 @@ impl Response {
         header::count(&self.wire, Count::Answer)
     }
 
+    /// Whether the answer section has what was asked for, not only aliases on the way there.
+    pub fn has_answer(&self, qtype: Type) -> bool {
+        self.records()
+            .take_while(|(section, _)| *section == Count::Answer)
+            .any(|(_, record)| record.rtype == qtype || qtype == Type::ANY)
+    }
+
     /// How many octets this occupies in memory.
     pub fn footprint(&self) -> usize {
         self.wire.len() + self.ttls.len() * 2 + self.errors.len() + size_of::<Response>()

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::cache::Key;
-use crate::dns::{Class, Ede, Protocol, Rcode, Type};
+use crate::dns::{Class, Ede, Protocol, Rcode, Response, Type};
 use crate::upstream::Failure;
 
 use super::accept::{self, Mismatch};
@@ -105,20 +105,19 @@ impl Resolution {
             Ok(response) => response,
             Err(mismatch) => return Effect::Done(unusable(mismatch).into()),
         };
-        if let Some(next) = self.next_forward(resolver, response.rcode()) {
+        if let Some(next) = self.next_forward(resolver, &response) {
             self.forward = next;
             return Effect::Ask(next);
         }
         Effect::Done(resolver.settle(&self.asked, response, now))
     }
 
-    /// The `forward` after this one, where this one's `next` names the RCODE.
-    fn next_forward(&self, resolver: &Resolver, rcode: Rcode) -> Option<usize> {
+    /// The `forward` after this one, where this one passes such a response on.
+    fn next_forward(&self, resolver: &Resolver, response: &Response) -> Option<usize> {
         let forward = &resolver.routes.routes[self.asked.route].forwards[self.forward];
-        if !forward.next.contains(&rcode) {
-            return None;
-        }
-        self.forward_from(resolver, self.forward + 1)
+        let nodata = response.rcode() == Rcode::NOERROR && !response.has_answer(self.asked.qtype);
+        let passes = forward.next.contains(&response.rcode()) || (forward.next_on_nodata && nodata);
+        if passes { self.forward_from(resolver, self.forward + 1) } else { None }
     }
 
     fn forward_from(&self, resolver: &Resolver, from: usize) -> Option<usize> {

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod checklist;
 #[cfg(test)]
+mod corefile;
+#[cfg(test)]
 mod scenario;
 #[cfg(test)]
 mod serving;

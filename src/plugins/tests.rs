@@ -339,7 +339,10 @@ fn logs_errors_and_order_of_addresses() {
     assert_eq!(good("loadbalance").loadbalance.unwrap().prefer, []);
     assert_eq!(good("loadbalance round_robin {\n prefer 10.0.0.0/8 fd00::/8\n}").loadbalance.unwrap().prefer.len(), 2);
     bad(&[
-        ("log \"{type}\"", "2:5: a single argument is a name, not a format (write `log . \"{type}\"`)"),
+        (
+            "log \"{type}\"",
+            "2:5: a single argument is a name, not a format (write a name before the format: `log . \"...\"`)",
+        ),
         ("log {\n class good\n}", "3:8: `good` is not known here (write `all`, `denial`, `error` or `success`)"),
         (
             "errors stderr",

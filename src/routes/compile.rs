@@ -113,14 +113,15 @@ impl Compiler<'_> {
             );
         } else if !preferred(&zone.to_string()) {
             let message = format!("domain \"{zone}\" does not follow RFC1035 preferred syntax");
-            let ip = token.text.parse::<std::net::IpAddr>();
-            self.found.push(match ip {
-                Ok(ip) => Diagnostic::warning(token.span, message).help(format!(
-                    "for the reverse zone of this address write `{ip}/{}`",
-                    if ip.is_ipv4() { 32 } else { 128 }
-                )),
-                Err(_) => Diagnostic::warning(token.span, message),
-            });
+            let help = match token.text.parse::<std::net::IpAddr>() {
+                Ok(ip) => {
+                    let length = if ip.is_ipv4() { 32 } else { 128 };
+                    Some(format!("for the reverse zone of this address write `{ip}/{length}`"))
+                }
+                Err(_) if token.text.contains('/') => Some("an address block is written `10.0.0.0/8`".to_owned()),
+                Err(_) => None,
+            };
+            self.found.push(Diagnostic { help, ..Diagnostic::warning(token.span, message) });
         }
     }
 

@@ -4,11 +4,11 @@ use crate::corefile::{Diagnostic, Directive};
 use crate::plugins::report::{Report, options};
 use crate::plugins::value::Network;
 
-/// Address and MX records of NOERROR replies are shuffled; then addresses in one of the preferred networks are moved
-/// to the front, their order among themselves kept.
+/// Address records are shuffled; then those in one of the preferred networks are moved to the front, their order among
+/// themselves kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loadbalance {
-    /// Preferred networks, the most preferred first.
+    /// Preferred networks, one as good as another.
     pub prefer: Vec<Network>,
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Vec<LogRule> {
     match names {
         [only] if only.text.contains('{') => report.add(
             Diagnostic::warning(only.span, "a single argument is a name, not a format")
-                .help(format!("write `log . \"{only}\"`")),
+                .help("write a name before the format: `log . \"...\"`"),
         ),
         [_, .., last] if last.text.contains('{') => {
             format = Format::compile(&last.text);

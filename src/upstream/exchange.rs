@@ -45,7 +45,8 @@ impl<'a> Exchange<'a> {
         Exchange { pool, members, ask, started, selection, attempts, wrong: 0, kept: None, last: None }
     }
 
-    pub(crate) async fn run(mut self) -> Result<Exchanged, Failure> {
+    /// Runs once. Borrowed, because a future that owned the exchange would hold it twice.
+    pub(crate) async fn run(&mut self) -> Result<Exchanged, Failure> {
         let mut alarm = pin!(sleep_until(self.ask.deadline.into()));
         let mut now = self.started;
         loop {
@@ -167,7 +168,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Nothing more will come: the response set aside, or the last failure.
-    fn end(mut self, now: Instant) -> Result<Exchanged, Failure> {
+    fn end(&mut self, now: Instant) -> Result<Exchanged, Failure> {
         let kept = self.kept.take();
         let silent = (0..self.selection.used()).rev().find(|index| self.selection.is_open(*index));
         let timeout = silent.map(|index| Failure::Timeout(self.leg(index)));
@@ -179,7 +180,7 @@ impl<'a> Exchange<'a> {
         for index in (0..self.selection.used()).filter(|index| self.selection.is_open(*index)) {
             self.blame(index, &Failure::Timeout(self.leg(index)));
         }
-        Err(timeout.or(self.last).unwrap_or_else(|| Failure::Timeout(self.members[0].stream_leg())))
+        Err(timeout.or(self.last.take()).unwrap_or_else(|| Failure::Timeout(self.members[0].stream_leg())))
     }
 
     fn upstream(&self, attempt: usize) -> &Arc<Upstream> {

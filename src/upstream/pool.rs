@@ -150,7 +150,8 @@ impl Pool {
         let now = clock::now();
         let members = self.members.load_full();
         let selection = self.select(&members, ask.deadline, now)?;
-        Exchange::new(self, members, ask, selection, now).run().await
+        let mut exchange = Exchange::new(self, members, ask, selection, now);
+        exchange.run().await
     }
 
     pub(crate) fn keeping(&self) -> Keeping {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::dns::{Rcode, header};
 use crate::upstream::spec::Policy;
 use crate::upstream::testing::*;
-use crate::upstream::{Address, BuildError, Failure, Network, Pool, Upstreams};
+use crate::upstream::{Address, BuildError, Failure, Pool, Upstreams};
 
 const BROKEN: &str = "coredns_forward_healthcheck_broken_total";
 
@@ -80,7 +80,7 @@ async fn a_silent_upstream_is_overtaken() {
     let responder = Responder::start(answering).await;
     let pool = pool(&[silent.socket, responder.socket], &Upstreams::new(), |spec| spec.policy = Policy::Sequential);
     assert_eq!(ask(&pool).await.unwrap().upstream.address().socket, responder.socket);
-    assert_eq!(silent.seen().datagrams[..1].len(), 1);
+    assert!(!silent.seen().datagrams.is_empty());
     assert_eq!(responder.seen().datagrams.len(), 1);
 }
 
@@ -256,5 +256,4 @@ async fn udp_comes_first_unless_tcp_is_forced() {
     }
     let seen = responder.seen();
     assert_eq!((seen.datagrams.len(), seen.stream_queries.len()), (1, 1));
-    assert_eq!(Network::ALL.map(Network::name), ["udp", "tcp", "tcp-tls"]);
 }

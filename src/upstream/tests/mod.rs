@@ -1,5 +1,6 @@
 //! Whole exchanges over real loopback sockets.
 
+mod certificates;
 mod choice;
 mod datagrams;
 mod streams;

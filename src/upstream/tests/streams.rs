@@ -1,61 +1,17 @@
-//! TCP and TLS: shared connections, lost ones, certificates.
+//! TCP and TLS: shared connections and lost ones.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
+use super::certificates::Authority;
 use crate::dns::{Rcode, header};
-use crate::upstream::spec::TlsSpec;
 use crate::upstream::testing::*;
-use crate::upstream::{Failure, Network, Pool, Upstreams};
-
-/// A test authority, its certificate in a file of its own directory.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    directory: std::path::PathBuf,
-}
-
-impl Authority {
-    fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let directory = std::env::temp_dir().join(format!("dnslet-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("ca.pem"), issuer.pem()).unwrap();
-        Authority { issuer, directory }
-    }
-
-    fn spec(&self) -> TlsSpec {
-        TlsSpec { ca: Some(self.directory.join("ca.pem")), ..TlsSpec::default() }
-    }
-
-    fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        TlsAcceptor::from(Arc::new(config))
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
+use crate::upstream::{Network, Pool, Upstreams};
 
 /// Runs `check` over TCP and over TLS with a responder that does what `handler` says.
 async fn over_both<H, C>(name: &str, reset: bool, handler: impl Fn() -> H, check: C)
@@ -265,67 +221,37 @@ async fn connections_end_with_the_last_pool_that_uses_them() {
     .await;
 }
 
+fn runtime() -> LocalRuntime {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap()
+}
+
+/// Runs `task` on a worker of its own until `stop` is dropped.
+fn worker<T: Send + 'static>(
+    task: impl AsyncFnOnce() -> T + Send + 'static,
+) -> (T, oneshot::Sender<()>, std::thread::JoinHandle<()>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (done, result) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        runtime().block_on(async move {
+            done.send(task().await).ok();
+            let _ = stopped.await;
+        });
+    });
+    (result.recv().unwrap(), stop, thread)
+}
+
 #[test]
-fn a_connection_whose_runtime_is_gone_is_dialled_again() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (server, first, second) = (runtime(), runtime(), runtime());
-    let responder = server.block_on(Responder::start(answering));
-    let socket = responder.socket;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let thread = std::thread::spawn(move || server.block_on(stopped));
-    let pool = pool(&[socket], &Upstreams::new(), |spec| spec.force_tcp = true);
-    first.block_on(ask(&pool)).unwrap();
-    drop(first);
+fn workers_share_connections_and_replace_those_of_a_worker_that_ended() {
+    let (responder, _server, _thread) = worker(async || Responder::start(answering).await);
+    let pool = pool(&[responder.socket], &Upstreams::new(), |spec| spec.force_tcp = true);
+    let first = pool.clone();
+    let (answer, stop, thread) = worker(async move || ask(&first).await);
+    answer.unwrap();
+    let second = runtime();
+    second.block_on(ask(&pool)).unwrap();
+    assert_eq!(responder.seen().connections, 1, "the second worker used the first one's connection");
+    drop(stop);
+    thread.join().unwrap();
     second.block_on(ask(&pool)).unwrap();
     assert_eq!(responder.seen().connections, 2);
-    drop(stop);
-    assert!(thread.join().unwrap().is_err());
-}
-
-#[tokio::test]
-async fn tls_names_are_checked() {
-    let authority = Authority::new("names");
-    let responder = Responder::bind(Some(authority.acceptor(&["dns.test"])), false, answering).await;
-    let ask_with = async |in_address, in_spec: Option<&str>| {
-        let addresses = vec![tls_address(responder.socket, in_address)];
-        let pool = pool_of(addresses, &Upstreams::new(), |spec| {
-            spec.tls = authority.spec();
-            spec.tls.server_name = in_spec.map(str::to_owned);
-        });
-        ask(&pool).await
-    };
-    ask_with(Some("dns.test"), None).await.unwrap();
-    ask_with(None, Some("dns.test")).await.unwrap();
-    ask_with(Some("dns.test"), Some("other.test")).await.unwrap();
-    let asked = responder.seen().stream_queries.len();
-    for (address, spec) in [(Some("other.test"), None), (None, Some("other.test")), (None, None)] {
-        let failure = ask_with(address, spec).await.unwrap_err();
-        assert!(matches!(failure, Failure::Tls(..)), "{address:?} {spec:?}: {failure}");
-        assert!(failure.to_string().contains("tls: "), "{failure}");
-    }
-    assert_eq!(responder.seen().stream_queries.len(), asked, "nothing was asked");
-    assert_eq!(responder.seen().datagrams.len(), 0, "not in clear text either");
-}
-
-#[tokio::test]
-async fn an_unknown_authority_is_not_believed() {
-    let (known, unknown) = (Authority::new("known"), Authority::new("unknown"));
-    let responder = Responder::bind(Some(unknown.acceptor(&["127.0.0.1"])), false, answering).await;
-    for spec in [known.spec(), TlsSpec::default()] {
-        let pool = pool_of(vec![tls_address(responder.socket, None)], &Upstreams::new(), |pool| pool.tls = spec);
-        let failure = ask(&pool).await.unwrap_err();
-        assert!(matches!(failure, Failure::Tls(..)), "{failure}");
-    }
-    let seen = responder.seen();
-    assert_eq!((seen.datagrams.len(), seen.stream_queries.len()), (0, 0));
-}
-
-#[tokio::test]
-async fn a_port_without_tls_is_never_asked_in_clear_text() {
-    let authority = Authority::new("clear");
-    let responder = Responder::start(answering).await;
-    let addresses = vec![tls_address(responder.socket, None)];
-    let pool = pool_of(addresses, &Upstreams::new(), |spec| spec.tls = authority.spec());
-    ask_for(&pool, "secret.example.org.", Duration::from_millis(500)).await.unwrap_err();
-    assert_eq!(responder.seen().datagrams.len(), 0);
 }

@@ -15,3 +15,5 @@ mod support;
 mod tidy;
 #[cfg(test)]
 mod vectors;
+#[cfg(test)]
+mod worker;

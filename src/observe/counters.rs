@@ -166,6 +166,8 @@ table! {
         "Datagrams read.";
     RECEIVE_CALLS = "dnslet_receive_calls_total" Counter Slab Absent []
         "System calls that read datagrams; each may bring a batch.";
+    RECEIVE_ERRORS = "dnslet_receive_errors_total" Counter Slab Absent []
+        "System calls that failed to read datagrams.";
     DATAGRAMS_DROPPED = "dnslet_datagrams_dropped_total" Counter Slab Absent ["reason"]
         "Datagrams that got no reply.";
     REPLIES_TRUNCATED = "dnslet_replies_truncated_total" Counter Slab Absent []
@@ -173,7 +175,7 @@ table! {
     TCP_ACCEPTED = "dnslet_tcp_connections_accepted_total" Counter Slab Absent []
         "Connections taken from clients.";
     TCP_REFUSED = "dnslet_tcp_connections_refused_total" Counter Slab Absent ["reason"]
-        "Connections from clients closed at once because a limit was reached.";
+        "Connections from clients that were not taken.";
     TCP_CLOSED = "dnslet_tcp_connections_closed_total" Counter Slab Absent ["reason"]
         "Connections from clients that ended.";
     TCP_CONNECTIONS = "dnslet_tcp_connections" Gauge Slab AtStart []

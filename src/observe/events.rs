@@ -30,13 +30,21 @@ events! {
     DatagramReceived = DATAGRAMS_RECEIVED,
     /// A system call read one or more datagrams.
     ReceiveCall = RECEIVE_CALLS,
+    /// A system call that should have read datagrams failed.
+    ReceiveError = RECEIVE_ERRORS,
     /// A datagram shorter than a header.
     DroppedShort = DATAGRAMS_DROPPED "short",
     /// A message with QR set: answering it could start a loop.
     DroppedResponse = DATAGRAMS_DROPPED "response",
     /// From port 0 or from an address that nobody can have.
     DroppedSource = DATAGRAMS_DROPPED "source",
-    /// The kernel did not take the reply.
+    /// The send buffer stayed full.
+    DroppedBuffer = DATAGRAMS_DROPPED "buffer",
+    /// A firewall forbids the reply.
+    DroppedFirewall = DATAGRAMS_DROPPED "firewall",
+    /// No way back to the client.
+    DroppedUnreachable = DATAGRAMS_DROPPED "unreachable",
+    /// The kernel did not take the reply for another reason.
     DroppedSend = DATAGRAMS_DROPPED "send",
     /// A plugin decided on silence.
     DroppedPolicy = DATAGRAMS_DROPPED "policy",
@@ -90,6 +98,10 @@ events! {
     TcpRefusedTotal = TCP_REFUSED "total",
     /// Too many connections from one source.
     TcpRefusedSource = TCP_REFUSED "source",
+    /// No descriptor or no memory for one more.
+    TcpRefusedResources = TCP_REFUSED "resources",
+    /// Something went wrong before the connection was taken.
+    TcpRefusedError = TCP_REFUSED "error",
     /// The client ended the connection.
     TcpClosedByClient = TCP_CLOSED "client",
     /// Nothing was asked for too long.
@@ -102,6 +114,8 @@ events! {
     TcpClosedMalformed = TCP_CLOSED "malformed",
     /// The network reported an error.
     TcpClosedError = TCP_CLOSED "error",
+    /// So many queries as the Corefile allows on one connection.
+    TcpClosedQueries = TCP_CLOSED "queries",
     /// Ended to make room for others.
     TcpClosedPressure = TCP_CLOSED "pressure",
     /// The agent is stopping.

@@ -5,7 +5,7 @@
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// How a listening socket is made.
@@ -98,6 +98,8 @@ pub fn tcp(address: SocketAddr, options: &Options) -> Result<Bound<TcpListener>,
     let socket = create(address, Type::STREAM, Protocol::TCP, options)?;
     let failed = |step| move |cause| Error { step, address, cause };
     socket.set_reuse_address(true).map_err(failed(Step::Set("SO_REUSEADDR")))?;
+    // Accepted sockets inherit it: a reply never waits for the acknowledgement of the one before.
+    socket.set_tcp_nodelay(true).map_err(failed(Step::Set("TCP_NODELAY")))?;
     let absent = bind(&socket, address, options)?;
     socket.listen(i32::from(options.backlog)).map_err(failed(Step::Listen))?;
     Ok(Bound { socket: socket.into(), absent })
@@ -111,11 +113,6 @@ pub fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
 /// Makes the close of `stream` a reset: nothing is kept for a client that was turned away.
 pub fn reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO))
-}
-
-/// Sends what is written at once, without waiting for more.
-pub fn no_delay(stream: &TcpStream) -> io::Result<()> {
-    SockRef::from(stream).set_tcp_nodelay(true)
 }
 
 /// Descriptors this process may have open at once (the soft limit of RLIMIT_NOFILE).
@@ -207,6 +204,7 @@ impl std::error::Error for Error {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+    use std::net::TcpStream;
 
     fn any(address: &str) -> SocketAddr {
         address.parse().unwrap()
@@ -254,7 +252,7 @@ mod tests {
         for host in ["127.0.0.1", "::1"] {
             let mut client = TcpStream::connect((host, port)).unwrap();
             let (mut server, _) = listener.accept().unwrap();
-            no_delay(&server).unwrap();
+            assert!(server.nodelay().unwrap());
             server.write_all(b"x").unwrap();
             client.read_exact(&mut [0]).unwrap();
         }

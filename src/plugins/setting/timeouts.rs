@@ -42,6 +42,14 @@ impl Timeouts {
             max_queries: other.max_queries.or(self.max_queries),
         }
     }
+
+    /// How many queries one connection may carry; `None` is any number, as when nothing was said.
+    pub fn queries(&self) -> Option<u32> {
+        match self.max_queries {
+            Some(MaxQueries::Limit(queries)) => Some(queries),
+            Some(MaxQueries::Unlimited) | None => None,
+        }
+    }
 }
 
 pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Timeouts {

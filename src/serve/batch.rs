@@ -1,0 +1,61 @@
+//! One batch of datagrams: each is answered at once from memory, or becomes a task, or is met with silence.
+
+use super::io::mmsg::deliver;
+use super::listeners::Listening;
+use super::local::Local;
+use crate::dns::{Protocol, header};
+use crate::observe::Event;
+use crate::resolve::{Client, Verdict};
+use crate::sys::clock;
+use crate::sys::mmsg::Batch;
+use crate::sys::readable::Readable;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// Answers the `n` datagrams of `batch` and queues the replies that are ready. Time and configuration are looked at
+/// once, so the whole batch is answered from one state of the world. Allocates for misses only.
+pub(crate) fn answer(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<Readable>, batch: &mut Batch, n: usize) {
+    let now = clock::now();
+    let mut snapshot = listening.snapshot.borrow_mut();
+    let (resolver, listen) = snapshot.load(listening.address);
+    local.counts().count_n(Event::DatagramReceived, n as u64);
+    for i in 0..n {
+        let (datagram, out) = batch.slot(i);
+        let mut message = datagram.bytes;
+        if datagram.cut {
+            // What is left must not pass for a shorter query: a header that promises a question is malformed.
+            message = &message[..header::LENGTH];
+        }
+        let address = match datagram.local {
+            Some(ip) => SocketAddr::new(ip, listening.address.port()),
+            None => listening.address,
+        };
+        let client = Client { peer: datagram.peer, protocol: Protocol::Udp, listen, local: address };
+        match local.answer(resolver, now, message, &client, out) {
+            Verdict::Reply(length) => batch.queue(i, length),
+            Verdict::Silence => {}
+            Verdict::Refresh(length, refresh) => {
+                batch.queue(i, length);
+                local.refresh(refresh);
+            }
+            Verdict::Miss(miss) => match local.admit() {
+                Some(ticket) => {
+                    let question = Local::question(message);
+                    let path = batch.return_path(i);
+                    let (local, socket) = (local.clone(), socket.clone());
+                    tokio::task::spawn_local(async move {
+                        let reply = local.resolve(miss, &question).await;
+                        if !reply.is_empty() {
+                            deliver(&local, &socket, &reply, &path).await;
+                        }
+                        drop(ticket);
+                    });
+                }
+                None => {
+                    let length = Local::shed(miss, out);
+                    batch.queue(i, length);
+                }
+            },
+        }
+    }
+}

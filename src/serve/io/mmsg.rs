@@ -1,0 +1,182 @@
+//! The receive path over recvmmsg and sendmmsg: one system call per batch in each direction.
+
+use crate::observe::Event;
+use crate::serve::batch;
+use crate::serve::listeners::Listening;
+use crate::serve::local::Local;
+use crate::sys::mmsg::{BATCH, Batch};
+use crate::sys::readable::Readable;
+use crate::sys::sockaddr::{self, ReturnPath};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// What one look at the socket gave.
+enum Turn {
+    /// A full batch: there may be more.
+    Full,
+    /// A partial batch: the queue was empty afterwards.
+    Emptied,
+    /// An error, possibly of a reply sent earlier. The queue may still hold something.
+    Failed,
+    /// The listener is to close.
+    Closing,
+}
+
+/// Answers what arrives at `socket` until the listener closes, and then what is still in its queue.
+pub(crate) async fn run(local: Rc<Local>, listening: Rc<Listening>, socket: Rc<Readable>) {
+    let mut failures = 0;
+    loop {
+        let turn = poll_fn(|cx| {
+            if listening.udp_bell.poll(cx) {
+                return Poll::Ready(Turn::Closing);
+            }
+            loop {
+                let Ok(ready) = std::task::ready!(socket.poll_ready(cx)) else {
+                    return Poll::Ready(Turn::Failed);
+                };
+                match receive(&local, &listening, &socket) {
+                    Turn::Emptied => ready.emptied(),
+                    turn => {
+                        ready.keep();
+                        return Poll::Ready(turn);
+                    }
+                }
+                failures = 0;
+            }
+        })
+        .await;
+        match turn {
+            // The other sockets and tasks of this worker come first.
+            Turn::Full => {
+                failures = 0;
+                tokio::task::yield_now().await;
+            }
+            Turn::Emptied => {}
+            Turn::Failed => {
+                failures += 1;
+                back_off(failures).await;
+            }
+            Turn::Closing => break,
+        }
+    }
+    // This ends unless datagrams come faster than they are answered; then it ends with the worker's deadline.
+    failures = 0;
+    loop {
+        match receive(&local, &listening, &socket) {
+            Turn::Full => {}
+            Turn::Failed if failures < SHRUGS => failures += 1,
+            _ => return,
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Sends `reply` by `path`. A full send buffer is waited for a little while; then the reply is dropped and counted.
+pub(crate) async fn deliver(local: &Local, socket: &Readable, reply: &[u8], path: &ReturnPath) {
+    let mut tried = false;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match sockaddr::send(socket.as_fd(), reply, path) {
+            Ok(()) => return,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if is_full(&e) && pause <= LONGEST_PAUSE => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            // An error may belong to an earlier reply, so the first one says nothing about this one.
+            Err(e) if !tried && !is_full(&e) => tried = true,
+            Err(e) => return local.count(reason(&e)),
+        }
+    }
+}
+
+/// A full send buffer is tried again after 1, 2, 4, 8 and 16 ms: longer than a network card needs to send what fits
+/// into the buffer.
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+
+/// Errors in a row that are taken for reports of ICMP messages.
+const SHRUGS: u32 = 8;
+
+/// Receives one batch, answers it and sends the replies.
+fn receive(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<Readable>) -> Turn {
+    let mut batch = local.batch.borrow_mut();
+    match batch.receive(socket.as_fd(), listening.is_wildcard()) {
+        Ok(n) => {
+            local.count(Event::ReceiveCall);
+            batch::answer(local, listening, socket, &mut batch, n);
+            send(local, socket, &mut batch);
+            if n == BATCH { Turn::Full } else { Turn::Emptied }
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Turn::Emptied,
+        Err(_) => {
+            local.count(Event::ReceiveError);
+            Turn::Failed
+        }
+    }
+}
+
+/// Sends the queued replies. None is lost silently.
+fn send(local: &Rc<Local>, socket: &Rc<Readable>, batch: &mut Batch) {
+    let mut tried = false;
+    while batch.unsent() > 0 {
+        match batch.send(socket.as_fd()) {
+            Ok(_) => tried = false,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if is_full(&e) => return send_later(local, socket, batch),
+            Err(_) if !tried => tried = true,
+            Err(e) => {
+                batch.take_unsent();
+                local.count(reason(&e));
+                tried = false;
+            }
+        }
+    }
+}
+
+/// Hands the replies that did not fit into the send buffer to tasks, so that the batch can be used again.
+fn send_later(local: &Rc<Local>, socket: &Rc<Readable>, batch: &mut Batch) {
+    while let Some((reply, path)) = batch.take_unsent() {
+        let Some(ticket) = local.admit() else {
+            local.count(Event::DroppedBuffer);
+            continue;
+        };
+        let (local, socket, reply) = (local.clone(), socket.clone(), Box::<[u8]>::from(reply));
+        tokio::task::spawn_local(async move {
+            deliver(&local, &socket, &reply, &path).await;
+            drop(ticket);
+        });
+    }
+}
+
+/// The first errors in a row are shrugged off: each is the report of one ICMP message. Then pauses, up to 100 ms.
+async fn back_off(failures: u32) {
+    if failures <= SHRUGS {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(Duration::from_millis(u64::from(failures - SHRUGS)).min(Duration::from_millis(100))).await;
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
+}
+
+fn reason(error: &io::Error) -> Event {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Event::DroppedBuffer,
+        Some(libc::EPERM | libc::EACCES) => Event::DroppedFirewall,
+        Some(
+            libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::ENETDOWN
+            | libc::ECONNREFUSED
+            | libc::EADDRNOTAVAIL
+            | libc::EINVAL,
+        ) => Event::DroppedUnreachable,
+        _ => Event::DroppedSend,
+    }
+}

@@ -1,0 +1,210 @@
+//! Listening sockets as they are handed in, what a worker keeps for each, and the taking in of connections.
+
+use super::limits::{Limits, Refusal};
+use super::local::{Bell, Local};
+use super::stream;
+use crate::observe::Event;
+use crate::resolve::{self, Resolver};
+use crate::sys::clock;
+use crate::sys::sockopt;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::{self, SocketAddr};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+/// The sockets of one listen address for one worker, bound by whoever starts the server.
+#[derive(Debug)]
+pub struct Listener {
+    /// Index into `Routes.listens` of the snapshot in force. Later snapshots are asked by address.
+    pub listen: u16,
+    /// The address as in `Routes.listens`.
+    pub local: SocketAddr,
+    /// This worker's own socket (SO_REUSEPORT). A wildcard one must report local addresses, see [`sockopt::udp`].
+    pub udp: Option<net::UdpSocket>,
+    /// A duplicate of the address's listening socket.
+    pub tcp: Option<net::TcpListener>,
+}
+
+/// What a worker keeps for one listen address.
+pub(crate) struct Listening {
+    pub(crate) address: SocketAddr,
+    pub(crate) snapshot: RefCell<Snapshot>,
+    pub(crate) udp_bell: Bell,
+    pub(crate) tcp_bell: Bell,
+}
+
+/// What the Corefile allows a connection.
+pub(crate) struct Times {
+    pub(crate) read: Duration,
+    pub(crate) write: Duration,
+    pub(crate) idle: Duration,
+    /// How many messages it may carry.
+    pub(crate) messages: u32,
+}
+
+/// The configuration in force for one listen address.
+pub(crate) struct Snapshot {
+    newest: arc_swap::Cache<Arc<resolve::Shared>, Arc<Resolver>>,
+    /// The one last looked at. `newest` keeps it alive, so the address is not that of another one.
+    seen: *const Resolver,
+    /// The one in force here: the newest that has this address.
+    held: Arc<Resolver>,
+    listen: u16,
+}
+
+impl Listening {
+    pub(crate) fn new(local: &Local, address: SocketAddr, listen: u16) -> Rc<Self> {
+        Rc::new(Self {
+            address,
+            snapshot: RefCell::new(Snapshot::new(local.resolver.clone(), listen)),
+            udp_bell: Bell::default(),
+            tcp_bell: Bell::default(),
+        })
+    }
+
+    /// Whether the socket takes datagrams for any local address.
+    pub(crate) fn is_wildcard(&self) -> bool {
+        self.address.ip().is_unspecified()
+    }
+
+    /// The times a connection has, as configured or by default.
+    pub(crate) fn times(&self, limits: &Limits) -> Times {
+        let snapshot = self.snapshot.borrow();
+        let listens = &snapshot.held.routes().listens;
+        let given = listens.get(usize::from(snapshot.listen)).map(|listen| listen.timeouts).unwrap_or_default();
+        Times {
+            read: given.read.unwrap_or(limits.read),
+            write: given.write.unwrap_or(limits.write),
+            idle: given.idle.unwrap_or(limits.idle),
+            messages: given.queries().unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Tells the tasks of this address to finish.
+    pub(crate) fn close(&self) {
+        self.udp_bell.ring();
+        self.tcp_bell.ring();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.tcp_bell.rung()
+    }
+}
+
+impl Snapshot {
+    fn new(shared: Arc<resolve::Shared>, listen: u16) -> Self {
+        let mut newest = arc_swap::Cache::new(shared);
+        let held = newest.load().clone();
+        Self { newest, seen: Arc::as_ptr(&held), held, listen }
+    }
+
+    /// The resolver to ask and the index it knows `address` by. A new configuration without this address leaves the
+    /// old one in force until the socket is taken away: what is still in its queue is answered as it was meant.
+    pub(crate) fn load(&mut self, address: SocketAddr) -> (&Arc<Resolver>, u16) {
+        let newest = self.newest.load();
+        if Arc::as_ptr(newest) != self.seen {
+            self.seen = Arc::as_ptr(newest);
+            let listens = &newest.routes().listens;
+            if let Some(listen) = listens.iter().position(|listen| listen.address == address) {
+                (self.held, self.listen) = (newest.clone(), listen as u16);
+            }
+        }
+        (&self.held, self.listen)
+    }
+}
+
+/// Takes in connections until the listener closes, and then those that wait already.
+pub(crate) async fn accept(local: Rc<Local>, listening: Rc<Listening>, listener: TcpListener) {
+    loop {
+        let accepted = poll_fn(|cx| next(cx, &listening, &listener)).await;
+        match accepted {
+            None => return,
+            Some(Ok((stream, peer))) => admit(&local, &listening, stream, peer),
+            Some(Err(e)) => {
+                if is_short(&e) {
+                    local.count(Event::TcpRefusedResources);
+                    make_room(&local);
+                } else {
+                    local.count(Event::TcpRefusedError);
+                }
+                // accept(2) also reports what happened to the connection; only a shortage or a broken listener repeats.
+                if is_short(&e) || e.raw_os_error() != Some(libc::ECONNABORTED) {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Between two tries when connections cannot be accepted.
+const PAUSE: Duration = Duration::from_millis(20);
+
+fn next(
+    cx: &mut Context<'_>,
+    listening: &Listening,
+    listener: &TcpListener,
+) -> Poll<Option<io::Result<(TcpStream, SocketAddr)>>> {
+    let closing = listening.tcp_bell.poll(cx);
+    match listener.poll_accept(cx) {
+        Poll::Pending if closing => Poll::Ready(None),
+        accepted => Poll::Ready(Some(ready!(accepted))),
+    }
+}
+
+/// Gives the connection a task, or turns it away with a reset.
+fn admit(local: &Rc<Local>, listening: &Rc<Listening>, stream: TcpStream, peer: SocketAddr) {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let mut place = local.places.take(peer.ip());
+    if matches!(place, Err(Refusal::Total)) && make_room(local) {
+        place = local.places.take(peer.ip());
+    }
+    match place {
+        Ok(place) => {
+            local.count(Event::TcpAccepted);
+            expire(local, listening);
+            stream::spawn(local, listening, stream, peer, place);
+        }
+        Err(refusal) => {
+            local.count(match refusal {
+                Refusal::Total => Event::TcpRefusedTotal,
+                Refusal::Source => Event::TcpRefusedSource,
+            });
+            // Fails only if the client has gone already.
+            let _ = sockopt::reset_on_close(stream.as_fd());
+        }
+    }
+}
+
+/// Closes this worker's oldest idle connection, if it has one.
+fn make_room(local: &Local) -> bool {
+    let oldest = local.idle.borrow_mut().take_oldest(clock::now());
+    oldest.inspect(|tether| tether.evict()).is_some()
+}
+
+/// Closes idle connections that have outstayed the time that is left now that places are short. Their own timers were
+/// set when there was more.
+fn expire(local: &Local, listening: &Listening) {
+    let full = listening.times(&local.limits).idle;
+    let idle = local.places.idle(full);
+    if idle == full {
+        return;
+    }
+    let Some(until) = clock::now().checked_sub(idle) else { return };
+    loop {
+        let oldest = local.idle.borrow_mut().take_oldest(until);
+        match oldest {
+            Some(tether) => tether.evict(),
+            None => return,
+        }
+    }
+}
+
+fn is_short(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}

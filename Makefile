@@ -12,6 +12,6 @@ deny: ; command -v cargo-deny >/dev/null || cargo install --locked cargo-deny; c
 
 advisories: ; cargo deny check advisories
 
-bench: ; .ci/deps bench && cargo bench
+bench: ; .ci/deps bench && cargo bench --bench throughput
 
 fuzz: ; tests/fuzz/run 600

@@ -6,6 +6,10 @@ mod checklist;
 #[cfg(test)]
 mod corefile;
 #[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod scenario;
 #[cfg(test)]
 mod serving;

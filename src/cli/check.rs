@@ -2,10 +2,28 @@
 
 use std::process::ExitCode;
 
+use crate::life::load::{Refused, load};
 use crate::life::options::Options;
+use crate::life::sources::Sources;
 
 /// Prints `ok` or every diagnostic.
 pub(super) fn check(options: &Options) -> ExitCode {
-    let _ = options;
-    ExitCode::SUCCESS
+    let mut sources = Sources::reading_only(options);
+    let loaded = load(&mut sources, options);
+    options.warnings.iter().for_each(|warning| super::complain(warning));
+    sources.take_notices().iter().filter_map(|notice| notice.problem()).for_each(super::complain);
+    match loaded {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| super::complain(&format!("warning: {warning}")));
+            super::say("ok\n");
+            ExitCode::SUCCESS
+        }
+        Err(refused) => {
+            match refused {
+                Refused::Corefile(faults) => super::say(&faults.rendered),
+                Refused::Source(error) => super::complain(&error.to_string()),
+            }
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -42,7 +42,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     match read(&arguments) {
-        Ok(Command::Run(options)) => run::run(options),
+        Ok(Command::Run(options)) => run::run(&options),
         Ok(Command::Check(options)) => check::check(&options),
         Ok(Command::Print(text)) => {
             say(&text);

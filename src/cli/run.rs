@@ -2,15 +2,28 @@
 
 use std::process::ExitCode;
 
-use crate::life::options::Options;
+use crate::life::{self, load, options::Options};
 
-/// Serves; the exit code is the agent's.
-pub(super) fn run(options: Options) -> ExitCode {
-    let _ = options;
-    ExitCode::SUCCESS
+/// Serves; the exit code is the agent's. What stopped a start goes to standard error.
+pub(super) fn run(options: &Options) -> ExitCode {
+    match life::run(options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            super::complain(&explained(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A wrong Corefile is shown with its lines and carets, everything else as a sentence with its cause.
+fn explained(error: &anyhow::Error) -> String {
+    match error.downcast_ref() {
+        Some(load::Refused::Corefile(faults)) => format!("the Corefile cannot be used\n{}", faults.rendered),
+        _ => format!("{error:#}"),
+    }
 }
 
 /// Names of the directives a Corefile may hold, one per line.
 pub(super) fn plugin_names() -> String {
-    String::new()
+    crate::plugins::names().fold(String::new(), |text, name| text + name + "\n")
 }

@@ -9,11 +9,11 @@ use crate::observe::{Readiness, Registry, Sockets};
 use crate::sys::process::PortOf;
 use crate::sys::sockopt;
 
-use super::refusal;
+use super::{machine, refusal};
 
 /// What an endpoint shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Shows {
+pub(super) enum Shows {
     /// `/metrics`.
     Metrics,
     /// `/health`.
@@ -30,19 +30,19 @@ impl Shows {
 }
 
 /// The endpoints a configuration asks for. One address may show several things.
-pub type Wanted = BTreeMap<SocketAddr, BTreeSet<Shows>>;
+pub(super) type Wanted = BTreeMap<SocketAddr, BTreeSet<Shows>>;
 
 /// Sockets for addresses that were not open before, ready to be taken over.
 #[derive(Debug)]
-pub struct Prepared {
+pub(super) struct Prepared {
     listeners: Vec<(SocketAddr, TcpListener)>,
     /// One sentence for each endpoint that could not be had and is not required.
-    pub warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// The open endpoints.
 #[derive(Debug)]
-pub struct Endpoints {
+pub(super) struct Endpoints {
     open: BTreeMap<SocketAddr, Endpoint>,
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
@@ -51,16 +51,16 @@ pub struct Endpoints {
 
 impl Endpoints {
     /// None is open yet.
-    pub fn new(registry: Arc<Registry>, readiness: Arc<Readiness>, sockets: Arc<Sockets>) -> Endpoints {
+    pub(super) fn new(registry: Arc<Registry>, readiness: Arc<Readiness>, sockets: Arc<Sockets>) -> Endpoints {
         Endpoints { open: BTreeMap::new(), registry, readiness, sockets }
     }
 
     /// Binds what is wanted and not open. Nothing that is open changes. The error is a sentence for the operator.
-    pub fn prepare(&self, wanted: &Wanted) -> Result<Prepared, String> {
+    pub(super) fn prepare(&self, wanted: &Wanted) -> Result<Prepared, String> {
         let mut prepared = Prepared { listeners: Vec::new(), warnings: Vec::new() };
         let options = sockopt::Options { freebind: false, dual_stack: true, ..sockopt::Options::default() };
         for (address, shows) in wanted.iter().filter(|(address, _)| !self.open.contains_key(address)) {
-            match sockopt::tcp(*address, &options) {
+            match sockopt::tcp(machine::bindable(*address), &options) {
                 Ok(bound) => prepared.listeners.push((*address, bound.socket)),
                 Err(error) => {
                     let sentence = refusal::explain(&error, PortOf::Tcp);
@@ -76,7 +76,7 @@ impl Endpoints {
 
     /// Takes the prepared sockets over, gives open endpoints their new pages, closes what is no longer wanted. Must be
     /// called inside a runtime.
-    pub fn apply(&mut self, wanted: &Wanted, prepared: Prepared) {
+    pub(super) fn apply(&mut self, wanted: &Wanted, prepared: Prepared) {
         self.open.retain(|address, _| wanted.contains_key(address));
         for (address, endpoint) in &self.open {
             endpoint.set_pages(self.pages(&wanted[address]));

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::corefile::{Imported, glob, is_pattern};
 
 /// The files for the path of an import: one, or those that match a pattern, in lexical order.
-pub fn imported(path: &Path) -> Result<Vec<Imported>, String> {
+pub(super) fn imported(path: &Path) -> Result<Vec<Imported>, String> {
     if !is_pattern(path) {
         return read(path).map(|file| vec![file]);
     }

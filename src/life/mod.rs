@@ -1,13 +1,46 @@
-//! The `life` room.
+//! The `life` room: options in, a running agent out, and an exit code at the end.
+//!
+//! [`run`] is the whole life, read top to bottom in `agent`: the configuration is read ([`sources`]: a file, standard
+//! input, the built-in text, or a [`template`] filled from flags, environment and the [`kubedns`] ConfigMap), compiled
+//! (`load`), its pools, sockets and endpoints are made (`snapshot`), and everything is put in force at once (`publish` in
+//! `reload`). Then the agent waits for signals, for file changes ([`watch`]) and for news of loops (`looping`).
+//! `drain` is the stop.
+//!
+//! Example: somebody edits `/etc/resolv.conf`. inotify tells [`watch`], which waits until the file stays quiet;
+//! `look_again` reads every file the configuration depends on; [`resolvconf`] finds other nameservers and none of them
+//! is ourselves; pools are made for them, over the same upstreams where they stayed; a resolver with the same routes and
+//! the new pools is published. The cache does not notice. Had the file been empty, one log line would say so and nothing
+//! would change.
+//!
+//! Everything that can fail happens before anything that runs is touched: a start fails as a whole, a reload changes all
+//! or nothing. Addresses that stay keep their sockets and their queues, HTTP endpoints stay open, upstreams that stay
+//! keep what was learnt about them, and unchanged routes keep their cache entries.
+//!
+//! Threads: the workers, each in the `serve` room, and the one that calls [`run`], with a runtime of its own for signals,
+//! reloads and the HTTP endpoints; a scrape cannot slow a query.
+//!
+//! The room never sees a query, and is the only one that binds sockets and reads files.
 
-pub mod endpoints;
-pub mod files;
+mod agent;
+mod drain;
+mod endpoints;
+mod files;
 pub mod kubedns;
+pub mod load;
+mod looping;
+mod machine;
 pub mod options;
-pub mod pidfile;
-pub mod refusal;
+mod pidfile;
+mod pools;
+mod refusal;
+mod reload;
 pub mod resolvconf;
-pub mod signals;
+mod scrape;
+mod server;
+mod signals;
+mod snapshot;
 pub mod sources;
 pub mod template;
 pub mod watch;
+
+pub use agent::run;

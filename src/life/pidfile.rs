@@ -6,14 +6,14 @@ use std::path::PathBuf;
 
 /// A written pidfile; dropping it removes the file if it still holds our id.
 #[derive(Debug)]
-pub struct Pidfile {
+pub(super) struct Pidfile {
     path: PathBuf,
     content: String,
 }
 
 impl Pidfile {
     /// Writes the id and a newline.
-    pub fn write(path: PathBuf) -> io::Result<Pidfile> {
+    pub(super) fn write(path: PathBuf) -> io::Result<Pidfile> {
         let content = format!("{}\n", std::process::id());
         fs::write(&path, &content)?;
         Ok(Pidfile { path, content })

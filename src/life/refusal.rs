@@ -4,7 +4,7 @@ use crate::sys::process::{PortOf, holder_of};
 use crate::sys::sockopt;
 
 /// A sentence with the address, the reason and what to do.
-pub fn explain(error: &sockopt::Error, transport: PortOf) -> String {
+pub(super) fn explain(error: &sockopt::Error, transport: PortOf) -> String {
     explain_with(error, transport, holder_of(error.address, transport))
 }
 

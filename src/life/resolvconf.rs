@@ -115,18 +115,6 @@ impl Own {
     }
 }
 
-/// Every address of this host's interfaces; empty if the kernel does not tell.
-pub fn interface_addresses() -> Vec<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
-    interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

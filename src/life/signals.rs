@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub(super) enum Asked {
     /// `SIGHUP`, `SIGUSR1`: read the configuration again and apply it, changed or not.
     Reload,
     /// `SIGTERM`: stop in order.
@@ -21,7 +21,7 @@ pub enum Asked {
 
 /// The signals this process listens to; others keep the kernel's default.
 #[derive(Debug)]
-pub struct Signals {
+pub(super) struct Signals {
     hangup: Signal,
     user1: Signal,
     terminate: Signal,
@@ -32,7 +32,7 @@ pub struct Signals {
 
 impl Signals {
     /// Takes the signals over. Must be called inside a tokio runtime.
-    pub fn new() -> io::Result<Signals> {
+    pub(super) fn new() -> io::Result<Signals> {
         Ok(Signals {
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
@@ -44,7 +44,7 @@ impl Signals {
     }
 
     /// Waits for the next one. Several of a kind may arrive as one. Safe to cancel.
-    pub async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
             biased;
             _ = self.quit.recv() => Asked::Quit,

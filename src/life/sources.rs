@@ -23,15 +23,20 @@ pub const BUILT_IN: &str = "\
 }
 ";
 
+/// What to try with it.
+pub const BUILT_IN_HINTS: &str = "\
+answers on 127.0.0.1:1053, UDP and TCP; upstreams are those of /etc/resolv.conf
+metrics    http://127.0.0.1:19153/metrics
+try        dig @127.0.0.1 -p 1053 example.org
+";
+
 /// The configuration as read now, and what is worth a log line about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     /// The Corefile.
     pub corefile: String,
-    /// It was filled from a template: changed inputs change it.
-    pub generated: bool,
-    /// Each is new: what was said in the last reading is not repeated.
-    pub notices: Vec<Notice>,
+    /// It was filled from a template and differs from the last one.
+    pub regenerated: bool,
 }
 
 /// Something to log that does not stop the configuration from being used.
@@ -43,6 +48,16 @@ pub enum Notice {
     Warning(String),
     /// The Corefile was generated anew.
     Generated(String),
+}
+
+impl Notice {
+    /// The text, if it tells of a problem.
+    pub fn problem(&self) -> Option<&str> {
+        match self {
+            Notice::ConfigMap(text) | Notice::Warning(text) => Some(text),
+            Notice::Generated(_) => None,
+        }
+    }
 }
 
 /// Why there is no text.
@@ -76,6 +91,7 @@ pub struct Sources {
     config_map: ConfigMap,
     last_text: Option<String>,
     said: Vec<Notice>,
+    pending: Vec<Notice>,
 }
 
 impl Sources {
@@ -88,24 +104,28 @@ impl Sources {
             config_map: ConfigMap::default(),
             last_text: None,
             said: Vec::new(),
+            pending: Vec::new(),
         }
     }
 
-    /// Reads the configuration as it is now; a template is filled.
+    /// The same, but a filled template is not written anywhere.
+    pub fn reading_only(options: &Options) -> Sources {
+        let mut sources = Sources::new(options);
+        if let Configuration::Template(template) = &mut sources.configuration {
+            template.output = None;
+        }
+        sources
+    }
+
+    /// Reads the configuration as it is now; a template is filled, and written to `-conf` if that differs. The text is
+    /// used from memory, so a read-only file system costs nothing but a warning.
     pub fn read(&mut self) -> Result<Text, SourceError> {
         self.read_with(&|variable| std::env::var(variable).ok())
     }
 
-    /// Writes the filled template to `-conf` if it differs from what is there. The text is used from memory, so a
-    /// read-only file system costs nothing but the warning.
-    pub fn write_output(&mut self, text: &Text) -> Option<Notice> {
-        let Configuration::Template(Template { output: Some(path), .. }) = &self.configuration else { return None };
-        let error = write_if_changed(path, &text.corefile).err()?;
-        let notice = Notice::Warning(format!(
-            "cannot write {}: {error}; the Corefile is used from memory, the file does not show it",
-            path.display()
-        ));
-        self.news(vec![notice]).pop()
+    /// What the readings so far had to say and was not taken yet. What was said once is not repeated.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.pending)
     }
 
     /// The files whose change may change the text, imports aside.
@@ -134,7 +154,7 @@ impl Sources {
                 return self.fill(&template, environment);
             }
         };
-        Ok(Text { corefile, generated: false, notices: Vec::new() })
+        Ok(Text { corefile, regenerated: false })
     }
 
     fn fill(&mut self, template: &Template, environment: &dyn Fn(&str) -> Option<String>) -> Result<Text, SourceError> {
@@ -148,38 +168,43 @@ impl Sources {
             ))),
         }
         let address = environment(&template.service_variable());
-        let filled = template::fill(&base, template, address.as_deref(), &self.config_map, self.dns_port)
-            .map_err(|error| SourceError::Template(template.path.clone(), error))?;
-        notices.extend(filled.warnings.into_iter().map(Notice::Warning));
-        let mut notices = self.news(notices);
-        if self.last_text.as_ref() != Some(&filled.text) {
-            let servers = match self.config_map.upstream_nameservers.as_slice() {
-                [] => "/etc/resolv.conf".to_owned(),
-                servers => servers.join(" "),
-            };
-            let stubs = self.config_map.stub_domains.len();
-            notices.push(Notice::Generated(format!(
-                "Updated Corefile with {stubs} custom stubdomains and upstream servers {servers}"
-            )));
-            self.last_text = Some(filled.text.clone());
+        let filled = template::fill(&base, template, address.as_deref(), &self.config_map, self.dns_port);
+        let filled = filled.map_err(|error| SourceError::Template(template.path.clone(), error));
+        if let Ok(filled) = &filled {
+            notices.extend(filled.warnings.iter().cloned().map(Notice::Warning));
+            notices.extend(template.output.as_ref().and_then(|path| write_output(path, &filled.text)));
         }
-        Ok(Text { corefile: filled.text, generated: true, notices })
+        self.news(notices);
+        let corefile = filled?.text;
+        let regenerated = self.last_text.as_ref() != Some(&corefile);
+        if regenerated {
+            self.pending.push(Notice::Generated(summary(&self.config_map)));
+            self.last_text = Some(corefile.clone());
+        }
+        Ok(Text { corefile, regenerated })
     }
 
-    /// Those of `notices` that were not said before; a problem that went away may be said again.
-    fn news(&mut self, notices: Vec<Notice>) -> Vec<Notice> {
-        let fresh = notices.iter().filter(|notice| !self.said.contains(notice)).cloned().collect();
-        let kind = |notice: &Notice| matches!(notice, Notice::ConfigMap(_));
-        if !notices.iter().any(kind) {
-            self.said.retain(|notice| !kind(notice));
-        }
-        for notice in &notices {
-            if !self.said.contains(notice) && self.said.len() < 64 {
-                self.said.push(notice.clone());
-            }
-        }
-        fresh
+    /// Takes down those of `notices` that the last reading did not have; a problem that went away may be said again.
+    fn news(&mut self, notices: Vec<Notice>) {
+        self.pending.extend(notices.iter().filter(|notice| !self.said.contains(notice)).cloned());
+        self.said = notices;
     }
+}
+
+fn write_output(path: &Path, text: &str) -> Option<Notice> {
+    let error = write_if_changed(path, text).err()?;
+    Some(Notice::Warning(format!(
+        "cannot write {}: {error}; the Corefile is used from memory, the file does not show it",
+        path.display()
+    )))
+}
+
+fn summary(map: &ConfigMap) -> String {
+    let servers = match map.upstream_nameservers.as_slice() {
+        [] => "/etc/resolv.conf".to_owned(),
+        servers => servers.join(" "),
+    };
+    format!("Updated Corefile with {} custom stubdomains and upstream servers {servers}", map.stub_domains.len())
 }
 
 fn read_file(path: &Path) -> Result<String, SourceError> {
@@ -253,6 +278,7 @@ mod tests {
                 config_map: ConfigMap::default(),
                 last_text: None,
                 said: Vec::new(),
+                pending: Vec::new(),
             }
         }
     }
@@ -273,16 +299,15 @@ mod tests {
         fs::write(place.0.join("Corefile.base"), "forward . __PILLAR__CLUSTER__DNS__\n").unwrap();
         let mut sources = place.sources();
         let text = sources.read_with(&environment).unwrap();
-        assert_eq!(text.corefile, "forward . 10.96.0.99\n");
-        assert_eq!(text.notices.len(), 1, "{:?}", text.notices);
-        assert_eq!(sources.write_output(&text), None);
+        assert_eq!(text, Text { corefile: "forward . 10.96.0.99\n".to_owned(), regenerated: true });
+        assert!(matches!(&sources.take_notices()[..], [Notice::Generated(_)]));
         let output = place.0.join("Corefile");
-        let before = fs::metadata(&output).unwrap();
-        let again = sources.read_with(&environment).unwrap();
-        assert!(again.notices.is_empty(), "{:?}", again.notices);
-        sources.write_output(&again);
-        let inode = |metadata: &fs::Metadata| std::os::unix::fs::MetadataExt::ino(metadata);
-        assert_eq!(inode(&fs::metadata(&output).unwrap()), inode(&before), "the same file");
+        assert_eq!(fs::read_to_string(&output).unwrap(), text.corefile);
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        let before = inode(&output);
+        assert!(!sources.read_with(&environment).unwrap().regenerated);
+        assert!(sources.take_notices().is_empty());
+        assert_eq!(inode(&output), before, "the same file");
         let names: Vec<_> = fs::read_dir(&place.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 3, "no temporary file is left: {names:?}");
     }
@@ -295,15 +320,19 @@ mod tests {
         fs::write(&map, r#"["192.0.2.1"]"#).unwrap();
         let mut sources = place.sources();
         assert_eq!(sources.read_with(&environment).unwrap().corefile, "forward . 192.0.2.1\n");
+        sources.take_notices();
+        let is_ignored = |notices: Vec<Notice>| matches!(&notices[..], [Notice::ConfigMap(text)] if text.contains("is ignored: upstreamNameservers"));
         fs::write(&map, "[").unwrap();
-        let broken = sources.read_with(&environment).unwrap();
-        assert_eq!(broken.corefile, "forward . 192.0.2.1\n");
-        assert!(matches!(&broken.notices[..], [Notice::ConfigMap(text)] if text.contains("is ignored")), "{broken:?}");
-        assert!(sources.read_with(&environment).unwrap().notices.is_empty());
+        assert_eq!(sources.read_with(&environment).unwrap().corefile, "forward . 192.0.2.1\n");
+        assert!(is_ignored(sources.take_notices()));
+        assert!(!sources.read_with(&environment).unwrap().regenerated);
+        assert!(sources.take_notices().is_empty(), "said once");
         fs::remove_file(&map).unwrap();
         assert_eq!(sources.read_with(&environment).unwrap().corefile, "forward . /etc/resolv.conf\n");
+        sources.take_notices();
         fs::write(&map, "[").unwrap();
-        assert_eq!(sources.read_with(&environment).unwrap().notices.len(), 1, "said again after it was mended");
+        sources.read_with(&environment).unwrap();
+        assert!(is_ignored(sources.take_notices()), "said again after it was mended");
     }
 
     #[test]
@@ -314,9 +343,9 @@ mod tests {
         if let Configuration::Template(template) = &mut sources.configuration {
             template.output = Some("/proc/dnslet/Corefile".into());
         }
-        let text = sources.read_with(&environment).unwrap();
-        assert!(matches!(sources.write_output(&text), Some(Notice::Warning(text)) if text.contains("from memory")));
-        assert_eq!(sources.write_output(&text), None, "said once");
+        assert_eq!(sources.read_with(&environment).unwrap().corefile, ". {\n}\n");
+        let notices = sources.take_notices();
+        assert!(matches!(&notices[0], Notice::Warning(text) if text.contains("from memory")), "{notices:?}");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Watch {
     inotify: Inotify,
     events: pipe::Receiver,
     files: BTreeSet<PathBuf>,
+    /// Events were taken and not yet reported: a wait that was cancelled loses none.
+    pending: bool,
 }
 
 impl Watch {
@@ -37,25 +39,34 @@ impl Watch {
         // An inotify descriptor is read like a pipe; which event came does not matter here, so bytes are enough.
         let descriptor: OwnedFd = std::os::fd::AsFd::as_fd(&inotify).try_clone_to_owned()?;
         let events = pipe::Receiver::from_owned_fd_unchecked(descriptor)?;
-        Ok(Watch { inotify, events, files: BTreeSet::new() })
+        Ok(Watch { inotify, events, files: BTreeSet::new(), pending: false })
     }
 
-    /// Watches these files from now on, besides those already watched. They need not exist. A directory may be given
-    /// too: then its entries count.
+    /// Watches these files and no others. They need not exist. A directory may be given too: then its entries count.
+    pub fn set(&mut self, files: BTreeSet<PathBuf>) {
+        self.files = files;
+        self.follow();
+    }
+
+    /// Watches these files from now on, besides those already watched.
     pub fn add(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         self.files.extend(files);
         self.follow();
     }
 
     /// Waits until something near a watched file changed and then stayed quiet for a moment. Links that were moved are
-    /// followed to their new target.
+    /// followed to their new target. Safe to cancel.
     pub async fn changed(&mut self) {
-        self.drain().await;
+        if !self.pending {
+            self.drain().await;
+            self.pending = true;
+        }
         for _ in 0..LONGEST_GROUP {
             if tokio::time::timeout(SETTLE, self.drain()).await.is_err() {
                 break;
             }
         }
+        self.pending = false;
         self.follow();
     }
 

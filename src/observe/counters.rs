@@ -152,8 +152,6 @@ table! {
 
     FLIGHTS = "dnslet_flights" Gauge Source Absent []
         "Misses being resolved now.";
-    FLIGHT_WAITERS = "dnslet_flight_waiters" Gauge Source Absent []
-        "Queries that wait for a miss being resolved.";
     FLIGHTS_JOINED = "dnslet_flights_joined_total" Counter Slab Absent []
         "Queries that joined a miss already being resolved.";
     MISSES_SHED = "dnslet_misses_shed_total" Counter Slab Absent ["reason"]
@@ -199,6 +197,8 @@ table! {
         "1 while the configuration on disk is the one in use, 0 after it was refused.";
     CONFIG_LOADED = "dnslet_config_loaded_timestamp_seconds" Gauge Handle Absent []
         "When the configuration in use was loaded, in seconds since 1970.";
+    LOOPS = "dnslet_forwarding_loops_total" Counter Handle AtStart []
+        "Blocks whose queries were seen to come back from their upstream.";
     SETUP_ERRORS = "coredns_nodecache_setup_errors_total" Counter Handle Absent ["errortype"]
         "Failures to set up the node.";
 

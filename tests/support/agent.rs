@@ -1,7 +1,7 @@
 //! The agent under test: the built binary with a Corefile of the test's own, on an address of its own.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::process::Command;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ const METRICS: u16 = 9253;
 pub struct Agent {
     process: Process,
     address: Address,
+    pub directory: Arc<Directory>,
 }
 
 /// An agent about to be started.
@@ -52,6 +53,10 @@ impl Agent {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dnslet"));
         command.current_dir(directory.path()).env_remove("KUBERNETES_SERVICE_HOST");
         Plan { address, directory, corefile: String::new(), command }
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip()
     }
 
     pub fn dns(&self) -> SocketAddr {
@@ -129,6 +134,20 @@ impl DerefMut for Agent {
 }
 
 impl Plan {
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip()
+    }
+
+    /// The directory the agent will run in; it holds the Corefile.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub fn environment(mut self, key: &str, value: &str) -> Plan {
+        self.command.env(key, value);
+        self
+    }
+
     /// A root block with these lines besides bind and prometheus.
     pub fn root(self, lines: &str) -> Plan {
         let text = self.block(".", lines);
@@ -166,8 +185,8 @@ impl Plan {
     pub fn launch(mut self) -> Agent {
         let corefile = self.directory.write("Corefile", &self.corefile);
         self.command.arg("-conf").arg(corefile);
-        let process = Process::start("dnslet", self.command, self.directory);
-        Agent { process, address: self.address }
+        let process = Process::start("dnslet", self.command, Arc::clone(&self.directory));
+        Agent { process, address: self.address, directory: self.directory }
     }
 }
 

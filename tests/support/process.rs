@@ -67,6 +67,18 @@ impl Process {
         status
     }
 
+    /// Waits until the log holds the text.
+    #[track_caller]
+    pub fn wait_for_log(&mut self, text: &str) {
+        time::until(&format!("{text:?} in the log of {}", self.name), || {
+            let found = self.log().contains(text);
+            if !found {
+                self.check_alive();
+            }
+            found.then_some(())
+        });
+    }
+
     fn group(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
     }

@@ -1,0 +1,171 @@
+//! Changes while the agent serves. A configuration that cannot be used changes nothing but a gauge, a counter and a log
+//! line; one that can is published whole.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::observe::counters;
+use crate::plugins::setting::reload::Reload;
+use crate::sys::clock;
+
+use super::agent::{Agent, say};
+use super::load::{Loaded, Refused, load};
+use super::options::{Configuration, SLOW_POLL};
+use super::scrape;
+use super::snapshot::{Next, own};
+
+/// Why a configuration is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// By a signal: it is applied, changed or not.
+    Asked,
+    /// Something on disk may have changed.
+    Noticed,
+}
+
+impl Agent<'_> {
+    /// Looks at every file the configuration depends on, and applies what changed.
+    pub(super) async fn look_again(&mut self) {
+        self.look_at_resolv_confs();
+        let follows = match self.options.configuration {
+            // The inputs of a template are followed because nothing else would turn a changed ConfigMap into a Corefile.
+            Configuration::Template(_) => true,
+            Configuration::File(_) => self.current.routes.process.reload.is_some(),
+            Configuration::BuiltIn | Configuration::Stdin => false,
+        };
+        if follows {
+            self.reload(Reason::Noticed).await;
+        }
+    }
+
+    /// Reads the configuration and applies it.
+    pub(super) async fn reload(&mut self, reason: Reason) {
+        let loaded = load(&mut self.sources, self.options);
+        say(&self.common.registry, self.sources.take_notices());
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(refused) => return self.refuse(reason, refused),
+        };
+        let asked = reason == Reason::Asked || (loaded.regenerated && self.options.reload_with_signal);
+        if !asked && self.seen == loaded.digest {
+            return;
+        }
+        self.seen.clone_from(&loaded.digest);
+        if !asked && self.current.digest == loaded.digest {
+            // What is on disk was wrong for a while, and is what runs again.
+            return self.mark_valid();
+        }
+        tracing::info!("Reloading");
+        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        match self.apply(loaded).await {
+            Ok(()) => {
+                tracing::info!(plugin = "reload", "Running configuration SHA512 = {}", self.current.digest);
+                tracing::info!("Reloading complete");
+            }
+            Err(reason) => self.failed(&reason),
+        }
+    }
+
+    async fn apply(&mut self, loaded: Loaded) -> Result<(), String> {
+        let served: Vec<SocketAddr> = self.server.addresses().collect();
+        let next = self.common.prepare(loaded, &served, &self.endpoints)?;
+        self.publish(next).await.map_err(|error| format!("a worker cannot watch its sockets: {error}"))
+    }
+
+    /// Puts a configuration in force. Unchanged addresses keep their sockets; a new one is handed over after the
+    /// snapshot that knows it, and one that is gone is closed after the snapshot that no longer does.
+    pub(super) async fn publish(&mut self, next: Next) -> std::io::Result<()> {
+        let Next { snapshot, bound, wanted, endpoints } = next;
+        endpoints.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        self.shared.store(Arc::clone(&snapshot.resolver));
+        let listens: Vec<SocketAddr> = snapshot.routes.listens.iter().map(|listen| listen.address).collect();
+        let index = |address| listens.iter().position(|listen| *listen == address).unwrap_or_default() as u16;
+        let added = self.server.add(bound, index).await;
+        let gone: Vec<SocketAddr> = self.server.addresses().filter(|address| !listens.contains(address)).collect();
+        self.server.remove(&gone);
+        self.endpoints.apply(&wanted, endpoints);
+        let probed = if snapshot.is_probed() { self.server.present() } else { Vec::new() };
+        self.common.health.watch(&probed);
+        self.log.set_debug(snapshot.routes.process.debug);
+        self.seen.clone_from(&snapshot.digest);
+        self.current = snapshot;
+        scrape::describe_snapshot(&self.common.registry, &self.current);
+        self.mark_valid();
+        let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.common.registry.gauge(&counters::CONFIG_LOADED, &[]).set(now.as_secs_f64());
+        self.watch_files();
+        self.look_for_loops();
+        added
+    }
+
+    /// A file that was edited into something useless leaves its old upstreams in place.
+    fn look_at_resolv_confs(&mut self) {
+        let (files, errors) = self.current.files.read_again(&own(&self.current.routes));
+        let problems: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        for problem in problems.iter().filter(|problem| !self.said.contains(*problem)) {
+            tracing::error!(plugin = "forward", "{problem}; its old upstreams stay in use");
+        }
+        self.said = problems.into_iter().collect();
+        let differences = files.differences(&self.current.files);
+        if differences.is_empty() {
+            return;
+        }
+        match self.common.with_files(&self.current, files) {
+            Ok(snapshot) => {
+                self.shared.store(Arc::clone(&snapshot.resolver));
+                self.current = snapshot;
+                scrape::describe_snapshot(&self.common.registry, &self.current);
+                differences
+                    .iter()
+                    .for_each(|line| tracing::info!(plugin = "forward", "upstreams are now those of {line}"));
+                self.look_for_loops();
+            }
+            Err(reason) => {
+                if self.said.insert(reason.clone()) {
+                    tracing::error!(plugin = "forward", "{reason}; the old upstreams stay in use");
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, reason: Reason, refused: Refused) {
+        if let (Refused::Corefile(faults), Some(watch)) = (&refused, &mut self.watch) {
+            watch.add(faults.imports.iter().cloned());
+        }
+        let fault = refused.to_string();
+        if reason == Reason::Noticed && self.seen == fault {
+            return;
+        }
+        self.failed(&fault);
+        self.seen = fault;
+    }
+
+    fn failed(&self, reason: &str) {
+        self.common.registry.counter(&counters::RELOAD_FAILED, &[]).increment(1);
+        self.common.registry.gauge(&counters::CONFIG_VALID, &[]).set(0.0);
+        tracing::error!(plugin = "reload", "Corefile changed but reload failed: {reason}");
+    }
+
+    fn mark_valid(&self) {
+        self.common.registry.gauge(&counters::CONFIG_VALID, &[]).set(1.0);
+    }
+
+    fn watch_files(&mut self) {
+        let stubs = self.current.files.paths().map(PathBuf::from);
+        let imports = self.current.imports.iter().cloned();
+        let files = self.sources.files().into_iter().chain(imports).chain(stubs).collect();
+        if let Some(watch) = &mut self.watch {
+            watch.set(files);
+        }
+    }
+
+    /// How long until files are looked at although no event came.
+    pub(super) fn poll_period(&self) -> Duration {
+        let Some(Reload { interval, jitter }) = &self.current.routes.process.reload else { return SLOW_POLL };
+        // Drawn anew each time, so that the agents of a cluster do not read a shared disk in step.
+        let spread = jitter.min(&(*interval / 2)).mul_f64(rand::random::<f64>());
+        (*interval - *jitter.min(&(*interval / 2)) / 2 + spread).min(SLOW_POLL)
+    }
+}

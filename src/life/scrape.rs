@@ -1,0 +1,61 @@
+//! Numbers that other rooms keep, told at each scrape in the words of `observe::counters`.
+
+use std::sync::Arc;
+
+use crate::cache::Cache;
+use crate::observe::{Exposition, Registry, counters};
+use crate::resolve::{Flights, Resolver};
+use crate::routes::Routes;
+use crate::upstream::Upstreams;
+
+use super::snapshot::Snapshot;
+
+/// The cache, the flights and the upstreams: the same for all configurations.
+pub(super) fn describe_process(registry: &Registry, cache: &Arc<Cache>, flights: &Arc<Flights>, upstreams: &Upstreams) {
+    let (cache, flights, upstreams) = (Arc::clone(cache), Arc::clone(flights), upstreams.clone());
+    registry.set_source("process", move |into| {
+        let (used, budget) = cache.octets();
+        into.gauge(&counters::CACHE_BYTES, &[], used as f64);
+        into.gauge(&counters::CACHE_BUDGET, &[], budget as f64);
+        into.gauge(&counters::FLIGHTS, &[], flights.aloft() as f64);
+        upstreams.expose(into);
+    });
+}
+
+/// What depends on the configuration in force.
+pub(super) fn describe_snapshot(registry: &Registry, snapshot: &Snapshot) {
+    let (digest, resolver) = (snapshot.digest.clone(), Arc::clone(&snapshot.resolver));
+    registry.set_source("snapshot", move |into| {
+        into.gauge(&counters::RELOAD_VERSION, &["sha512", &digest], 1.0);
+        tell_plugins(resolver.routes(), into);
+        tell_quotas(&resolver, into);
+    });
+}
+
+/// One series for each plugin that handles queries, for the first zone of its block.
+fn tell_plugins(routes: &Routes, into: &mut Exposition) {
+    for (at, route) in routes.routes.iter().enumerate() {
+        let (Some(zone), Some(server)) = (route.zones.first(), server_of(routes, at)) else { continue };
+        for name in &route.handlers {
+            into.gauge(&counters::PLUGIN_ENABLED, &[&server, &zone.to_string(), "", name], 1.0);
+        }
+    }
+}
+
+fn tell_quotas(resolver: &Resolver, into: &mut Exposition) {
+    for (at, (route, quotas)) in resolver.quotas().enumerate() {
+        let (Some(zones), Some(server)) = (route.cache_zones_label(), server_of(resolver.routes(), at)) else {
+            continue;
+        };
+        for (quota, kind) in quotas.iter().zip(["success", "denial"]) {
+            into.gauge(&counters::CACHE_ENTRIES, &[&server, kind, &zones, ""], quota.entries() as f64);
+            into.counter(&counters::CACHE_EVICTIONS, &[&server, kind, &zones, ""], quota.evictions());
+        }
+    }
+}
+
+/// A block has one cache however many listeners it has; its figures stand under the first.
+fn server_of(routes: &Routes, route: usize) -> Option<String> {
+    let listen = routes.listens.iter().find(|listen| listen.zones.entries().any(|(_, found)| found == route))?;
+    Some(listen.server())
+}

@@ -1,0 +1,172 @@
+//! From compiled routes to something that can be published: pools, sockets, endpoints, resolver. Whatever can fail
+//! happens here, before anything that runs is touched.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::cache::Cache;
+use crate::observe::log::QueryLog;
+use crate::observe::{Readiness, Registry, Sockets, counters};
+use crate::resolve::{ClientPolicy, Flights, Parts, Resolver};
+use crate::routes::Routes;
+use crate::serve::Limits;
+use crate::upstream::Upstreams;
+
+use super::endpoints::{Endpoints, Prepared, Shows, Wanted};
+use super::load::Loaded;
+use super::options::Options;
+use super::pools::{Pools, ResolvConfs};
+use super::resolvconf::Own;
+use super::server::{Bound, sharer};
+use super::{machine, scrape};
+
+/// What lives as long as the process, whatever the configuration.
+pub(super) struct Common {
+    pub(super) workers: usize,
+    pub(super) metrics_address: Option<SocketAddr>,
+    pub(super) clients: ClientPolicy,
+    pub(super) query_log: QueryLog,
+    pub(super) registry: Arc<Registry>,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) health: Arc<Sockets>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) flights: Arc<Flights>,
+    pub(super) upstreams: Upstreams,
+}
+
+/// One configuration, as it is or was in force.
+#[derive(Clone)]
+pub(super) struct Snapshot {
+    pub(super) routes: Arc<Routes>,
+    pub(super) resolver: Arc<Resolver>,
+    pub(super) files: ResolvConfs,
+    pub(super) digest: String,
+    pub(super) imports: Vec<PathBuf>,
+}
+
+/// A configuration with everything it needs, not yet in force.
+pub(super) struct Next {
+    pub(super) snapshot: Snapshot,
+    pub(super) bound: Vec<Bound>,
+    pub(super) wanted: Wanted,
+    pub(super) endpoints: Prepared,
+}
+
+impl Common {
+    /// Everything empty, with the bounds of `options`.
+    pub(super) fn new(options: &Options, registry: Arc<Registry>, query_log: QueryLog) -> Common {
+        let cache = Cache::new(options.cache_memory);
+        let flights = Flights::new(options.workers * Limits::default().inflight);
+        let upstreams = Upstreams::new();
+        scrape::describe_process(&registry, &cache, &flights, &upstreams);
+        let clients =
+            ClientPolicy { nets: options.client_networks.iter().map(|net| (net.address, net.prefix)).collect() };
+        registry.gauge(&counters::WORKERS, &[]).set(options.workers as f64);
+        for kind in counters::SETUP_ERROR_TYPES {
+            // Each shows as 0 from the start.
+            drop(registry.counter(&counters::SETUP_ERRORS, &[kind]));
+        }
+        let readiness = Arc::new(Readiness::new());
+        readiness.unready("agent", "starting");
+        Common {
+            workers: options.workers,
+            metrics_address: options.metrics_address,
+            clients,
+            query_log,
+            readiness,
+            health: Arc::new(Sockets::new()),
+            registry,
+            cache,
+            flights,
+            upstreams,
+        }
+    }
+
+    /// Builds everything for `loaded` that is not there yet. `served` are the addresses that have their sockets. The
+    /// error is a sentence for the operator; then nothing has changed.
+    pub(super) fn prepare(&self, loaded: Loaded, served: &[SocketAddr], endpoints: &Endpoints) -> Result<Next, String> {
+        let Loaded { routes, digest, imports, .. } = loaded;
+        let own = own(&routes);
+        let files = ResolvConfs::read(&routes, &own).map_err(|error| error.to_string())?;
+        let pools = files.pools(&routes, &self.upstreams)?;
+        let bound = self.bind(&routes, served)?;
+        let wanted = self.wanted(&routes);
+        let endpoints = endpoints.prepare(&wanted)?;
+        let routes = Arc::new(routes);
+        let resolver = self.resolver(&routes, pools);
+        Ok(Next { snapshot: Snapshot { routes, resolver, files, digest, imports }, bound, wanted, endpoints })
+    }
+
+    /// The same configuration with other contents of its resolv.conf files.
+    pub(super) fn with_files(&self, current: &Snapshot, files: ResolvConfs) -> Result<Snapshot, String> {
+        let pools = files.pools(&current.routes, &self.upstreams)?;
+        Ok(Snapshot { resolver: self.resolver(&current.routes, pools), files, ..current.clone() })
+    }
+
+    fn resolver(&self, routes: &Arc<Routes>, pools: Pools) -> Arc<Resolver> {
+        Arc::new(Resolver::new(Parts {
+            routes: Arc::clone(routes),
+            pools,
+            cache: Arc::clone(&self.cache),
+            flights: Arc::clone(&self.flights),
+            registry: Arc::clone(&self.registry),
+            clients: self.clients.clone(),
+            query_log: Some(self.query_log.clone()),
+        }))
+    }
+
+    /// The endpoints of the Corefile and of `-metrics-listen-address`.
+    fn wanted(&self, routes: &Routes) -> Wanted {
+        let process = &routes.process;
+        let health = process.health.iter().map(|address| (address.socket, Shows::Health));
+        let ready = process.ready.iter().map(|ready| (ready.address.socket, Shows::Ready));
+        let metrics = process.prometheus.iter().map(|address| address.socket).chain(self.metrics_address);
+        let mut wanted = Wanted::new();
+        for (address, shows) in health.chain(ready).chain(metrics.map(|address| (address, Shows::Metrics))) {
+            wanted.entry(address).or_default().insert(shows);
+        }
+        wanted
+    }
+
+    fn bind(&self, routes: &Routes, served: &[SocketAddr]) -> Result<Vec<Bound>, String> {
+        let new = routes.listens.iter().map(|listen| listen.address).filter(|address| !served.contains(address));
+        new.map(|address| {
+            let other = sharer(address);
+            let bound = Bound::bind(address, self.workers)?;
+            if let Some(other) = other {
+                tracing::warn!("{address} is served by {other} too: the kernel splits queries between the two");
+            }
+            if bound.is_absent() {
+                tracing::warn!("no interface has {address} yet; it is served as soon as one does");
+            }
+            Ok(bound)
+        })
+        .collect()
+    }
+}
+
+impl Snapshot {
+    /// Whether anybody wants to know if the listeners answer.
+    pub(super) fn is_probed(&self) -> bool {
+        !self.routes.process.health.is_empty() || !self.routes.process.ready.is_empty()
+    }
+
+    /// `zone:port on address` for each zone of each listener, as CoreDNS prints at start.
+    pub(super) fn zone_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for listen in &self.routes.listens {
+            let place = if listen.explicit { format!(" on {}", listen.address.ip()) } else { String::new() };
+            let zones = listen.zones.entries().map(|(zone, _)| format!("{zone}:{}{place}", listen.address.port()));
+            lines.extend(zones);
+        }
+        lines.sort();
+        lines
+    }
+}
+
+/// Where these routes listen, as an upstream would see it.
+pub(super) fn own(routes: &Routes) -> Own {
+    let interfaces = machine::interfaces().into_iter().flat_map(|interface| interface.addresses).collect();
+    Own::new(routes.listens.iter().map(|listen| listen.address).collect(), interfaces)
+}

@@ -22,7 +22,7 @@ macro_rules! scenarios {
     };
 }
 
-scenarios! { cname dnssec edns negative prefetch serve_stale truncation ttl }
+scenarios! { cname disable dnssec edns keepttl negative prefetch serve_stale truncation ttl }
 
 #[test]
 fn every_scenario_is_played() {

@@ -75,7 +75,8 @@ impl Diagnostic {
         if let Some(help) = &self.help {
             let _ = write!(line, " ({help})");
         }
-        clean(&line)
+        // A quoted word may hold line breaks, and a log line must not.
+        clean(&line.replace('\n', "\\n"))
     }
 
     /// Several lines for a person: message, `path:line:column`, the line of text with carets, help. No line break at
@@ -194,6 +195,12 @@ mod tests {
         ] {
             assert_eq!(nearest(word, names), expected, "{word}");
         }
+    }
+
+    #[test]
+    fn a_log_line_is_one_line() {
+        let found = Diagnostic::error(None, "unknown directive `a\nb`").help("remove\nit");
+        assert_eq!(found.line(&SourceMap::default()), "unknown directive `a\\nb` (remove\\nit)");
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! What an operator may write: text to tree, tree to typed values, and every fault told.
+//! What an operator may write: text to tree, tree to typed values, typed values to routes, and every fault told.
 #![no_main]
 
 use std::path::Path;
 
-use dnslet::corefile::{self, Imported};
+use dnslet::corefile::Imported;
+use dnslet::routes::{self, Sources};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -17,14 +18,9 @@ fuzz_target!(|text: &str| {
         true => Ok(vec![Imported { path: path.to_owned(), text: "cache 30\nimport common\n".to_owned() }]),
         false => Err("no such file".to_owned()),
     };
-    let mut parsed = corefile::parse(Path::new("Corefile"), text, &mut files, &env);
-    for block in &parsed.blocks {
-        dnslet::plugins::parse(block, &mut parsed.diagnostics);
-    }
-    let rendered = corefile::render_all(&parsed.diagnostics, &parsed.sources, false);
-    assert_eq!(parsed.diagnostics.is_empty(), rendered.is_empty());
-    for diagnostic in &parsed.diagnostics {
-        assert_eq!(diagnostic.line(&parsed.sources).lines().count(), 1, "one line for the log");
-    }
-    assert_eq!(parsed.digest().len(), 128);
+    let loaded = routes::load(Path::new("Corefile"), text, &mut files, &env, &Sources::default());
+    assert!(loaded.render(false).ends_with(" warnings\n") || loaded.render(true).ends_with(" warning\n"));
+    assert!(loaded.routes.is_some() || !loaded.diagnostics.is_empty(), "what is refused is explained");
+    assert!(loaded.lines().all(|(_, line)| line.lines().count() == 1), "one line each for the log");
+    assert_eq!(loaded.digest.len(), 128);
 });

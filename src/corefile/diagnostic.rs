@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str as clean};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str as clean};
 
 use super::span::{SourceMap, Span};
 
@@ -22,6 +22,11 @@ pub struct Diagnostic {
     /// Other places that matter, each with its own label.
     pub related: Vec<(Span, String)>,
 }
+
+/// A message that quotes a word of the text is cut here.
+const MAX_MESSAGE: usize = 500;
+/// Lines of more octets than this are not shown, only their place.
+const MAX_WINDOW: usize = 4096;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,7 +48,11 @@ impl Diagnostic {
         Self::new(Severity::Warning, span.into(), message.into())
     }
 
-    fn new(severity: Severity, span: Option<Span>, message: String) -> Self {
+    fn new(severity: Severity, span: Option<Span>, mut message: String) -> Self {
+        if let Some((cut, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(cut);
+            message.push_str("...");
+        }
         Self { severity, span, message, label: String::new(), help: None, related: Vec::new() }
     }
 
@@ -90,7 +99,10 @@ impl Diagnostic {
         while let Some((first, ..)) = places.first().copied() {
             let (here, rest): (Vec<_>, Vec<_>) = places.into_iter().partition(|(span, ..)| span.file == first.file);
             places = rest;
-            group = group.element(snippet(sources, &here));
+            group = match snippet(sources, &here) {
+                Some(snippet) => group.element(snippet),
+                None => group.element(origin(sources, first)),
+            };
         }
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(clean(help)));
@@ -139,23 +151,32 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// The lines between the first and the last of these places, all in one file. Long stretches are folded.
+/// The lines between the first and the last of these places, all in one file. `None`: they are too long to show.
 fn snippet<'a>(
     sources: &'a SourceMap,
     places: &[(Span, &str, AnnotationKind)],
-) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+) -> Option<Snippet<'a, annotate_snippets::Annotation<'a>>> {
     let file = sources.file(places[0].0.file);
-    let first = places.iter().map(|(span, ..)| file.line_of(span.start)).min().unwrap_or(0);
-    let last = places.iter().map(|(span, ..)| file.line_of(span.end)).max().unwrap_or(0);
+    let first = places.iter().map(|(span, ..)| file.line_of(span.start)).min()?;
+    let last = places.iter().map(|(span, ..)| file.line_of(span.end)).max()?;
     let window = file.lines(first, last);
+    if window.len() > MAX_WINDOW {
+        return None;
+    }
     let within = |offset: u32| (offset as usize).clamp(window.start, window.end) - window.start;
-    Snippet::source(&file.text()[window.clone()])
-        .line_start(first + 1)
-        .path(clean(&file.path().to_string_lossy()))
-        .annotations(places.iter().map(|(span, label, kind)| {
-            let annotation = kind.span(within(span.start)..within(span.end));
-            if label.is_empty() { annotation } else { annotation.label(clean(label)) }
-        }))
+    let annotations = places.iter().map(|(span, label, kind)| {
+        let annotation = kind.span(within(span.start)..within(span.end));
+        if label.is_empty() { annotation } else { annotation.label(clean(label)) }
+    });
+    let snippet = Snippet::source(&file.text()[window.clone()]).line_start(first + 1);
+    Some(snippet.path(clean(&file.path().to_string_lossy())).annotations(annotations))
+}
+
+/// The bare place.
+fn origin<'a>(sources: &SourceMap, span: Span) -> Origin<'a> {
+    let (line, column) = sources.position(span);
+    let path = clean(&sources.file(span.file).path().to_string_lossy());
+    Origin::path(path).line(line).char_column(column)
 }
 
 /// Edits (insert, delete, replace, swap neighbours) that turn `a` into `b`.
@@ -221,6 +242,17 @@ mod tests {
             "/etc/Corefile:2:5: unknown directive `forwrd` (did you mean `forward`?)"
         );
         assert!(diagnostic.render(&sources, true).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn endless_lines_and_words_are_not_repeated() {
+        let mut sources = SourceMap::default();
+        let file = sources.add(Path::new("long"), "x".repeat(100_000));
+        let span = Span { file, start: 2, end: 99_000 };
+        let diagnostic = Diagnostic::error(span, "y".repeat(100_000)).help("shorten it");
+        let shown = diagnostic.render(&sources, false);
+        assert!(shown.contains("y...\n--> long:1:3\n") && shown.contains("help: shorten it"), "{}", &shown[490..]);
+        assert!(shown.len() < 1000 && diagnostic.line(&sources).len() < 1000);
     }
 
     #[test]

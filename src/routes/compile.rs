@@ -186,7 +186,7 @@ impl Compiler<'_> {
     fn whole(&mut self, blocks: &[ServerBlock]) {
         if self.listens.len() > MAX_LISTENS {
             let message = format!("more than {MAX_LISTENS} addresses and ports to listen at");
-            self.found.push(Diagnostic::error(None, message));
+            return self.found.push(Diagnostic::error(None, message));
         }
         if self.listens.is_empty() && !blocks.is_empty() && !self.failed() {
             self.found.push(Diagnostic::error(None, "no block listens anywhere").help("see the `bind` lines"));

@@ -75,7 +75,11 @@ pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Option<Forward
         line: line.span(),
         words: Vec::new(),
     };
+    // One more than there may be is enough to say so.
     for word in to {
+        if forward.words.len() > MAX_UPSTREAMS {
+            break;
+        }
         if let Some(target) = target(word, report) {
             if forward.spec.targets.contains(&target) {
                 report.add(Diagnostic::warning(word.span, "this upstream is named twice").label("asked once"));

@@ -21,6 +21,10 @@ pub(crate) fn answer(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<R
     local.counts().count_n(Event::DatagramReceived, n as u64);
     for i in 0..n {
         let (datagram, out) = batch.slot(i);
+        if !has_way_back(datagram.peer) {
+            local.count(Event::DroppedSource);
+            continue;
+        }
         let mut message = datagram.bytes;
         if datagram.cut {
             // What is left must not pass for a shorter query: a header that promises a question is malformed.
@@ -56,6 +60,26 @@ pub(crate) fn answer(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<R
                     batch.queue(i, length);
                 }
             },
+        }
+    }
+}
+
+/// Whether a reply could arrive there. The kernel lets some senders through that nobody can be.
+fn has_way_back(peer: SocketAddr) -> bool {
+    peer.port() != 0 && !peer.ip().is_unspecified() && !peer.ip().is_multicast()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_senders_can_be_nobody() {
+        for peer in ["10.0.0.1:0", "0.0.0.0:53", "224.0.0.251:5353", "[::]:53", "[ff02::fb]:5353", "[::1]:0"] {
+            assert!(!has_way_back(peer.parse().unwrap()), "{peer}");
+        }
+        for peer in ["10.0.0.1:1", "127.0.0.1:53", "[fe80::1]:5353"] {
+            assert!(has_way_back(peer.parse().unwrap()), "{peer}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::observe::Event;
 use crate::resolve::{self, Resolver};
 use crate::sys::clock;
 use crate::sys::sockopt;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::{self, SocketAddr};
@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The sockets of one listen address for one worker, bound by whoever starts the server.
@@ -37,6 +37,7 @@ pub(crate) struct Listening {
     pub(crate) snapshot: RefCell<Snapshot>,
     pub(crate) udp_bell: Bell,
     pub(crate) tcp_bell: Bell,
+    until: Cell<Option<Instant>>,
 }
 
 /// What the Corefile allows a connection.
@@ -65,6 +66,7 @@ impl Listening {
             snapshot: RefCell::new(Snapshot::new(local.resolver.clone(), listen)),
             udp_bell: Bell::default(),
             tcp_bell: Bell::default(),
+            until: Cell::new(None),
         })
     }
 
@@ -86,10 +88,16 @@ impl Listening {
         }
     }
 
-    /// Tells the tasks of this address to finish.
-    pub(crate) fn close(&self) {
+    /// Tells the tasks of this address to finish, by `until` at the latest.
+    pub(crate) fn close(&self, until: Instant) {
+        self.until.set(Some(until));
         self.udp_bell.ring();
         self.tcp_bell.ring();
+    }
+
+    /// When a closing address ends at the latest.
+    pub(crate) fn until(&self) -> Instant {
+        self.until.get().unwrap_or_else(clock::now)
     }
 
     pub(crate) fn is_closing(&self) -> bool {

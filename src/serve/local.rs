@@ -42,6 +42,8 @@ pub(crate) struct Local {
     pub(crate) streams: RefCell<HashMap<u64, Rc<Tether>>>,
     last_stream: Cell<u64>,
     inflight: Cell<usize>,
+    /// Tasks that wait for no question to be in flight.
+    resting: RefCell<Vec<Waker>>,
     /// Tasks that a drain waits for.
     busy: Cell<usize>,
     quiet: Notify,
@@ -74,6 +76,7 @@ impl Local {
             streams: RefCell::default(),
             last_stream: Cell::new(0),
             inflight: Cell::new(0),
+            resting: RefCell::default(),
             busy: Cell::new(0),
             quiet: Notify::new(),
             draining: Cell::new(false),
@@ -179,6 +182,20 @@ impl Local {
         Busy { local: self.clone() }
     }
 
+    /// Whether no question is in flight.
+    pub(crate) fn rests(&self) -> bool {
+        self.inflight.get() == 0
+    }
+
+    /// The same; if not, the task is woken when it may be so.
+    pub(crate) fn poll_rests(&self, cx: &Context<'_>) -> bool {
+        let mut waiting = self.resting.borrow_mut();
+        if !self.rests() && !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        self.rests()
+    }
+
     /// Waits until no socket is read, no connection open and no question in flight.
     pub(crate) async fn quiet(&self) {
         while self.busy.get() > 0 {
@@ -210,6 +227,9 @@ impl Drop for Ticket {
         let inflight = self.local.inflight.get() - 1;
         self.local.inflight.set(inflight);
         self.local.counts().set(Level::MissesInFlight, inflight);
+        if inflight == 0 {
+            self.local.resting.take().into_iter().for_each(Waker::wake);
+        }
         self.local.rest();
     }
 }

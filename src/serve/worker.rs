@@ -6,13 +6,14 @@ use super::listeners::{self, Listener, Listening};
 use super::local::Local;
 use crate::observe::Registry;
 use crate::resolve;
+use crate::sys::clock;
 use crate::sys::readable::Readable;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, LocalRuntime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -36,6 +37,10 @@ pub struct Worker {
     orders: UnboundedSender<Order>,
     thread: thread::JoinHandle<()>,
 }
+
+/// How long the datagrams of an address that was removed are answered at most. Every question in flight has its reply
+/// by then.
+const PARTING: Duration = Duration::from_secs(5);
 
 enum Order {
     Add(Vec<Listener>, oneshot::Sender<io::Result<()>>),
@@ -73,8 +78,9 @@ impl Worker {
         outcome.await.unwrap_or_else(|_| Err(io::Error::other("the worker has ended")))
     }
 
-    /// Ceases to serve these addresses, as in [`Listener::local`]: what is in their queues is answered, their
-    /// connections end when what was asked is answered. Other addresses notice nothing.
+    /// Ceases to serve these addresses, as in [`Listener::local`]: no connection is accepted any more, and open ones end
+    /// when what was asked is answered. Datagrams are answered until no question is in flight, so that none is left in
+    /// a queue that nobody reads; after five seconds the socket closes in any case. Other addresses notice nothing.
     pub fn remove(&self, addresses: Vec<SocketAddr>) {
         let _ = self.orders.send(Order::Remove(addresses));
     }
@@ -117,11 +123,12 @@ fn run(runtime: &LocalRuntime, index: usize, setup: &Setup, mut orders: Unbounde
                     let _ = done.send(outcome);
                 }
                 Some(Order::Remove(gone)) => {
-                    close(&local, &mut addresses, |listening| gone.contains(&listening.address));
+                    let until = clock::now() + PARTING;
+                    close(&local, &mut addresses, until, |listening| gone.contains(&listening.address));
                 }
                 Some(Order::Drain(deadline)) => {
                     local.draining.set(true);
-                    close(&local, &mut addresses, |_| true);
+                    close(&local, &mut addresses, deadline, |_| true);
                     return tokio::select! {
                         () = local.quiet() => {}
                         () = tokio::time::sleep_until(deadline.into()) => {}
@@ -160,11 +167,11 @@ fn listen(local: &Rc<Local>, listener: Listener, addresses: &mut Vec<Rc<Listenin
 }
 
 /// Tells the tasks of the addresses that are `gone` to finish.
-fn close(local: &Local, addresses: &mut Vec<Rc<Listening>>, gone: impl Fn(&Listening) -> bool) {
+fn close(local: &Local, addresses: &mut Vec<Rc<Listening>>, until: Instant, gone: impl Fn(&Listening) -> bool) {
     addresses.retain(|listening| {
         let gone = gone(listening);
         if gone {
-            listening.close();
+            listening.close(until);
         }
         !gone
     });

@@ -25,6 +25,26 @@ fn a_drain_answers_what_is_in_flight_and_then_ends() {
 }
 
 #[test]
+fn datagrams_are_answered_for_as_long_as_the_socket_is_open() {
+    let mut lab = Lab::start();
+    let (first, second) = (lab.udp(), lab.udp());
+    first.send(&query(1, &held(1))).unwrap();
+    lab.await_metric(IN_FLIGHT, 1);
+    let worker = lab.worker.take().unwrap();
+    worker.drain(clock::now() + PATIENCE);
+    for id in 2..100 {
+        second.send(&query(id, NOW)).unwrap();
+        assert_eq!(receive_id(&second), id);
+    }
+    second.send(&query(100, &held(100))).unwrap();
+    lab.await_metric(IN_FLIGHT, 2);
+    lab.release(2);
+    assert_eq!(receive_id(&first), 1);
+    assert_eq!(receive_id(&second), 100);
+    worker.join().unwrap();
+}
+
+#[test]
 fn a_drain_finishes_messages_under_way() {
     let mut lab = Lab::start();
     let mut stream = lab.tcp();

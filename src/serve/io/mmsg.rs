@@ -4,15 +4,18 @@ use crate::observe::Event;
 use crate::serve::batch;
 use crate::serve::listeners::Listening;
 use crate::serve::local::Local;
+use crate::sys::clock;
 use crate::sys::mmsg::{BATCH, Batch};
-use crate::sys::readable::Readable;
+use crate::sys::readable::{Readable, Ready};
 use crate::sys::sockaddr::{self, ReturnPath};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::Sleep;
 
 /// What one look at the socket gave.
 enum Turn {
@@ -26,7 +29,8 @@ enum Turn {
     Closing,
 }
 
-/// Answers what arrives at `socket` until the listener closes, and then what is still in its queue.
+/// Answers what arrives at `socket` until the listener closes. Then its queue is emptied, and what arrives while earlier
+/// questions are in flight is answered too: the kernel goes on delivering to a socket for as long as it is open.
 pub(crate) async fn run(local: Rc<Local>, listening: Rc<Listening>, socket: Rc<Readable>) {
     let mut failures = 0;
     loop {
@@ -63,16 +67,26 @@ pub(crate) async fn run(local: Rc<Local>, listening: Rc<Listening>, socket: Rc<R
             Turn::Closing => break,
         }
     }
-    // This ends unless datagrams come faster than they are answered; then it ends with the worker's deadline.
     failures = 0;
+    let until = listening.until();
+    let mut end = pin!(tokio::time::sleep_until(until.into()));
     loop {
         match receive(&local, &listening, &socket) {
-            Turn::Full => {}
+            Turn::Full if clock::now() < until => tokio::task::yield_now().await,
             Turn::Failed if failures < SHRUGS => failures += 1,
-            _ => return,
+            _ if local.rests() || clock::now() >= until => return,
+            _ => poll_fn(|cx| next_event(cx, &local, &socket, end.as_mut())).await,
         }
-        tokio::task::yield_now().await;
     }
+}
+
+/// Waits for something to read, for the last question in flight, or for the end.
+fn next_event(cx: &mut Context<'_>, local: &Local, socket: &Readable, end: Pin<&mut Sleep>) -> Poll<()> {
+    if local.poll_rests(cx) || end.poll(cx).is_ready() {
+        return Poll::Ready(());
+    }
+    // Marked as emptied before it is read: what arrives in between is reported anew.
+    socket.poll_ready(cx).map(|ready| ready.map_or((), Ready::emptied))
 }
 
 /// Sends `reply` by `path`. A full send buffer is waited for a little while; then the reply is dropped and counted.

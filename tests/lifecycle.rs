@@ -115,6 +115,16 @@ fn check_prints_every_fault_or_ok() {
 }
 
 #[test]
+fn the_corefile_can_come_from_standard_input() {
+    let plan = Agent::plan();
+    let file = plan.directory().write("text", "a.test {\n    whoami\n    nonsense\n}\n");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dnslet"));
+    let command = command.args(["check", "-conf", "stdin"]).stdin(std::fs::File::open(file).unwrap());
+    let output = command.output().expect("the built binary");
+    assert!(text(&output.stdout).contains("`nonsense`"), "{output:?}");
+}
+
+#[test]
 fn a_bad_corefile_stops_the_start_with_every_fault() {
     assert_refused(
         Agent::plan().corefile(".:5300 {\n    forwad . 192.0.2.1\n    bufsize 1\n}\n"),
@@ -145,6 +155,15 @@ fn a_port_in_use_names_who_holds_it() {
 }
 
 #[test]
+fn a_port_that_can_be_shared_is_shared_with_a_warning() {
+    let plan = Agent::plan();
+    let text = plan.block(".", "whoami");
+    let first = plan.corefile(&text).start();
+    let mut second = Agent::plan().corefile(&text).launch();
+    second.wait_for_log(&format!("{} is served by dnslet (pid {}) too", first.dns(), first.pid()));
+}
+
+#[test]
 fn no_usable_upstream_stops_the_start() {
     let plan = Agent::plan();
     let empty = plan.directory().write("resolv.conf", "search corp.test\n");
@@ -166,23 +185,26 @@ fn a_missing_service_address_names_its_variable() {
 fn start_lists_the_zones_and_warns_about_node_setup() {
     let plan = Agent::plan();
     let ip = plan.ip().to_string();
-    let agent = plan.root("whoami").arguments(&["-localip", &ip]).start();
+    let mut agent = plan.root("whoami").arguments(&["-localip", &ip]).start();
+    agent.wait_for_log("dnslet-");
     let log = agent.log();
     assert!(log.contains(&format!(".:5300 on {ip}")), "{log}");
     assert_eq!(log.matches("sets up neither the interface").count(), 1, "{log}");
     let plan = Agent::plan();
     let ip = plan.ip().to_string();
     let flags = ["-localip", &ip, "-setupinterface=false", "-setupiptables=false", "-quiet"];
-    let agent = plan.root("whoami").arguments(&flags).start();
+    let mut agent = plan.root("whoami").arguments(&flags).start();
+    agent.wait_for_log("dnslet-");
     let log = agent.log();
     assert!(!log.contains(":5300 on") && !log.contains("sets up neither"), "{log}");
 }
 
 #[test]
 fn json_logs_are_one_object_a_line() {
-    let agent = Agent::plan().root("whoami").arguments(&["-log-format", "json"]).start();
+    let mut agent = Agent::plan().root("whoami").arguments(&["-log-format", "json"]).start();
+    agent.wait_for_log("SHA512");
     let log = agent.log();
-    assert!(!log.is_empty() && log.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{log}");
+    assert!(log.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{log}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::codes::{Class, OPCODE_QUERY, Type};
 use super::edns::Edns;
 use super::header::{self, Count, LENGTH, read_u16};
 use super::name::MAX_NAME;
+use super::record::{Record, skip_name};
 
 /// The octets after the name in a cache key: type, class, bits.
 const SUFFIX: usize = 5;
@@ -35,7 +36,10 @@ pub enum Unfit {
     /// Not even a header, or a response: no reply at all (RFC 1035 section 4.1.1; a reply could start a ping-pong).
     Silent,
     /// Another opcode than QUERY: NOTIMP, header only (RFC 8906 section 7).
-    Opcode,
+    Opcode {
+        /// Whether an OPT was seen, so that the reply has one too (RFC 6891 section 7).
+        edns: bool,
+    },
     /// Cannot be read, or has not exactly one question (RFC 9619): FORMERR. `question_end` is where the question ends
     /// if it could be read.
     Format {
@@ -53,10 +57,10 @@ impl<'a> Query<'a> {
             return Err(Unfit::Silent);
         }
         if header::opcode(message) != OPCODE_QUERY {
-            return Err(Unfit::Opcode);
+            return Err(Unfit::Opcode { edns: has_opt(message) });
         }
         if header::count(message, Count::Question) != 1 {
-            return Err(Unfit::Format { question_end: 0, edns: false });
+            return Err(Unfit::Format { question_end: 0, edns: has_opt(message) });
         }
         let mut query = Query {
             message,
@@ -164,7 +168,7 @@ impl<'a> Query<'a> {
 
     /// Reads what follows the question: at most one OPT counts, other records only have to be whole.
     fn read_records(&mut self) -> Result<(), Unfit> {
-        let broken = Unfit::Format { question_end: self.question_end, edns: false };
+        let broken = Unfit::Format { question_end: self.question_end, edns: has_opt(self.message) };
         let answers = header::count(self.message, Count::Answer);
         let authority = header::count(self.message, Count::Authority);
         let additional = header::count(self.message, Count::Additional);
@@ -177,7 +181,7 @@ impl<'a> Query<'a> {
         }
         let mut at = self.question_end;
         for index in 0..answers + authority + additional {
-            let record = super::record::Record::read(self.message, at).ok_or(broken)?;
+            let record = Record::read(self.message, at).ok_or(broken)?;
             at = record.end;
             if index < answers + authority {
                 continue;
@@ -196,6 +200,26 @@ impl<'a> Query<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether an OPT stands anywhere in a message, as far as it can be read.
+pub fn has_opt(message: &[u8]) -> bool {
+    let mut at = LENGTH;
+    for _ in 0..header::count(message, Count::Question) {
+        match skip_name(message, at) {
+            Some(end) => at = end + 4,
+            None => return false,
+        }
+    }
+    let records = [Count::Answer, Count::Authority, Count::Additional].map(|section| header::count(message, section));
+    for _ in 0..records.into_iter().map(u32::from).sum() {
+        let Some(record) = Record::read(message, at) else { return false };
+        if record.rtype == Type::OPT {
+            return true;
+        }
+        at = record.end;
+    }
+    false
 }
 
 /// Whether `response` is a response to the question of `query`: QR, opcode, one question, and QNAME (in any case),

@@ -137,9 +137,6 @@ pub fn skip_name(message: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The pieces of a type's RDATA up to its last name; empty where the type holds none. What follows is octets.
-///
-/// Only these types may have arrived compressed (RFC 3597 section 4), apart from the last four, whose names are listed
-/// because other records refer to them.
 pub fn fields(rtype: Type) -> &'static [Field] {
     use Field::{Name, Octets, Text};
     match rtype {
@@ -156,6 +153,12 @@ pub fn fields(rtype: Type) -> &'static [Field] {
         Type::SVCB | Type::HTTPS => &[Octets(2), Name],
         _ => &[],
     }
+}
+
+/// Whether names in this type's RDATA may have arrived compressed (RFC 3597 section 4); in the newer types they must not
+/// have (RFC 4034 sections 3.1.7 and 4.1.1, RFC 9460 section 2.2), so their RDATA is octets to us.
+pub fn may_arrive_compressed(rtype: Type) -> bool {
+    !matches!(rtype, Type::RRSIG | Type::NSEC | Type::SVCB | Type::HTTPS)
 }
 
 /// Whether names in this type's RDATA may be sent compressed: those of RFC 1035 alone (RFC 3597 section 4).

@@ -2,7 +2,7 @@
 
 use super::codes::{Class, Rcode, Type};
 use super::header::{self, Count, LENGTH, write_u16};
-use super::record::{Expanded, Field, Record, fields, may_compress};
+use super::record::{Expanded, Field, Record, fields, may_arrive_compressed, may_compress};
 
 /// A response without its OPT: what is stored, and what replies are copied from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,7 +172,8 @@ impl Builder {
 
     fn copy_rdata(&mut self, message: &[u8], record: &Record) -> Option<()> {
         let mut at = record.rdata;
-        for field in fields(record.rtype) {
+        let named = if may_arrive_compressed(record.rtype) { fields(record.rtype) } else { &[] };
+        for field in named {
             match field {
                 Field::Octets(count) => at = self.copy_octets(message, at, usize::from(*count), record.end)?,
                 Field::Text => {

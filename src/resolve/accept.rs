@@ -227,3 +227,9 @@ pub(super) fn upstream_query(name: &[u8], qtype: Type, class: Class, bits: super
     wire.extend([0, 0, if bits.dnssec_ok() { 0x80 } else { 0 }, 0, 0, 0]);
     wire
 }
+
+/// Makes an upstream query of ours one in classic DNS, without the OPT that ends it.
+pub(super) fn strip_opt(query: &mut Vec<u8>) {
+    query.truncate(query.len() - edns::EMPTY_OPT);
+    header::set_count(query, Count::Additional, 0);
+}

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::cache::settings::ServeStale;
 use crate::cache::{Class, Entry, Settings, lifetime};
-use crate::dns::{Ede, Explained, Protocol, Query, Rcode, Type, Unfit, reply};
+use crate::dns::{self, Ede, Explained, Protocol, Query, Rcode, Type, Unfit, reply};
 use crate::observe::{self, Event, Plugin, Slab};
 use crate::routes::Route;
 
@@ -83,8 +83,11 @@ impl Resolver {
         if let Some(refusal) = refusal {
             return self.refuse(worker, &query, client, &refusal, out);
         }
-        let zones = &self.routes.listens[usize::from(client.listen)].zones;
-        let Some((route_index, zone)) = zones.find(query.name(), query.label_offsets(), query.qtype) else {
+        let listen = &self.routes.listens[usize::from(client.listen)];
+        if query.qclass != dns::Class::IN && !listen.any_forward {
+            return self.refuse(worker, &query, client, &NO_CLASS, out);
+        }
+        let Some((route_index, zone)) = listen.zones.find(query.name(), query.label_offsets(), query.qtype) else {
             return self.refuse(worker, &query, client, &NO_ZONE, out);
         };
         let route = &self.routes.routes[route_index];
@@ -276,9 +279,9 @@ impl Resolver {
                 counts.count(if short { Event::DroppedShort } else { Event::DroppedResponse });
                 return Verdict::Silence;
             }
-            Unfit::Opcode => {
+            Unfit::Opcode { edns } => {
                 counts.count(Event::RejectedOpcode);
-                (Rcode::NOTIMP, 0, false)
+                (Rcode::NOTIMP, 0, edns)
             }
             Unfit::Format { question_end, edns } => {
                 counts.count(Event::RejectedFormat);
@@ -301,6 +304,12 @@ const NO_ZONE: Refusal = Refusal {
     rcode: Rcode::REFUSED,
     explained: Some(Explained { code: Ede::NOT_AUTHORITATIVE, text: "no server block answers for this name" }),
     event: Event::RejectedZone,
+};
+
+const NO_CLASS: Refusal = Refusal {
+    rcode: Rcode::REFUSED,
+    explained: Some(Explained { code: Ede::NOT_SUPPORTED, text: "only class IN is answered here" }),
+    event: Event::RejectedClass,
 };
 
 const STRANGER: Refusal = Refusal {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::cache::Key;
-use crate::dns::{Class, Ede, Protocol, Rcode, Response, Type};
+use crate::dns::{Class, Ede, Protocol, Rcode, Response, Type, question};
 use crate::upstream::Failure;
 
 use super::accept::{self, Mismatch};
@@ -58,6 +58,7 @@ pub enum Effect {
 pub struct Resolution {
     asked: Asked,
     query: Vec<u8>,
+    with_edns: bool,
     forward: usize,
 }
 
@@ -67,7 +68,7 @@ impl Resolution {
         let route = &resolver.routes.routes[asked.route];
         let size = route.bufsize.unwrap_or(crate::dns::edns::OWN_SIZE).min(crate::dns::edns::OWN_SIZE);
         let query = accept::upstream_query(&asked.name, asked.qtype, asked.qclass, asked.bits, size);
-        let mut resolution = Resolution { asked, query, forward: 0 };
+        let mut resolution = Resolution { asked, query, with_edns: true, forward: 0 };
         if resolver.lines[resolution.asked.route].guard.as_ref().is_some_and(|guard| guard.detected()) {
             let text = "a forwarding loop was detected: what this server forwards comes back to it";
             return (resolution, Effect::Done(Failed::new(Cause::Loop, Ede::OTHER, text).into()));
@@ -105,6 +106,12 @@ impl Resolution {
             Ok(response) => response,
             Err(mismatch) => return Effect::Done(unusable(mismatch).into()),
         };
+        if self.with_edns && rejects_edns(&response, message) {
+            // One retry in classic DNS (RFC 6891 section 6.2.2).
+            self.with_edns = false;
+            accept::strip_opt(&mut self.query);
+            return Effect::Ask(self.forward);
+        }
         if let Some(next) = self.next_forward(resolver, &response) {
             self.forward = next;
             return Effect::Ask(next);
@@ -124,6 +131,11 @@ impl Resolution {
         let forwards = &resolver.routes.routes[self.asked.route].forwards;
         (from..forwards.len()).find(|&index| forwards[index].matches(&self.asked.name))
     }
+}
+
+/// FORMERR or NOTIMP without an OPT is how a server says that it does not know EDNS (RFC 6891 section 7).
+fn rejects_edns(response: &Response, message: &[u8]) -> bool {
+    matches!(response.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && !question::has_opt(message)
 }
 
 fn unusable(mismatch: Mismatch) -> Failed {

@@ -23,7 +23,7 @@ fn explained(error: &anyhow::Error) -> String {
     }
 }
 
-/// Names of the directives a Corefile may hold, one per line.
+/// Names of the directives a Corefile may hold, one per line, each with the server type in front as CoreDNS prints it.
 pub(super) fn plugin_names() -> String {
-    crate::plugins::names().fold(String::new(), |text, name| text + name + "\n")
+    crate::plugins::names().map(|name| format!("dns.{name}\n")).collect()
 }

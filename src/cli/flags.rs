@@ -6,7 +6,8 @@ use clap::builder::{NonEmptyStringValueParser, ValueParser};
 use clap::{ArgAction, Parser};
 
 use super::value;
-use crate::life::options::{LogFormat, Network};
+use crate::life::options::LogFormat;
+use crate::plugins::value::Network;
 
 const CONFIGURATION: &str = "Configuration";
 const KUBERNETES: &str = "Kubernetes template and ConfigMap";

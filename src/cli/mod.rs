@@ -70,7 +70,7 @@ fn read(arguments: &[String]) -> Result<Command, String> {
         return Ok(Command::Print(version()));
     }
     if flags.plugins {
-        return Ok(Command::Print(run::plugin_names()));
+        return Ok(Command::Print(run::plugin_list()));
     }
     let options = options::options(&flags, &options::Machine::here())?;
     Ok(if checking { Command::Check(options) } else { Command::Run(options) })

@@ -23,7 +23,9 @@ fn explained(error: &anyhow::Error) -> String {
     }
 }
 
-/// Names of the directives a Corefile may hold, one per line, each with the server type in front as CoreDNS prints it.
-pub(super) fn plugin_names() -> String {
-    crate::plugins::names().map(|name| format!("dns.{name}\n")).collect()
+/// The directives a Corefile may hold, as CoreDNS lists them.
+pub(super) fn plugin_list() -> String {
+    let mut names: Vec<&str> = crate::plugins::names().collect();
+    names.sort_unstable();
+    names.iter().fold("Plugins:\n".to_owned(), |text, name| text + "  dns." + name + "\n")
 }

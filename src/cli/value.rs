@@ -1,9 +1,10 @@
 //! Values of flags: text in, typed value or a sentence saying what would be right out.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::life::options::{LogFormat, Network};
+use crate::life::options::LogFormat;
+use crate::plugins::value::{HttpAddress, Network, duration};
 
 /// A list of addresses; its own type so that clap takes it as one value.
 #[derive(Debug, Clone)]
@@ -36,7 +37,7 @@ pub(crate) fn addresses(text: &str) -> Result<Addresses, String> {
 }
 
 pub(crate) fn networks(text: &str) -> Result<Networks, String> {
-    text.split(',').map(|item| Network::parse(item.trim())).collect::<Result<Vec<_>, _>>().map(Networks)
+    text.split(',').map(|item| network(item.trim())).collect::<Result<Vec<_>, _>>().map(Networks)
 }
 
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
@@ -47,13 +48,19 @@ pub(crate) fn optional_endpoint(text: &str) -> Result<OptionalEndpoint, String> 
     if text.is_empty() { Ok(OptionalEndpoint(None)) } else { listen_address(text).map(|at| OptionalEndpoint(Some(at))) }
 }
 
-/// `host:port`; without a host every address of both families.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let wildcard = text.strip_prefix(':').and_then(|port| port.parse().ok());
-    match wildcard {
-        Some(port) => Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
-        None => text.parse().map_err(|_| "expected ADDRESS:PORT or :PORT, for example 127.0.0.1:9353".to_owned()),
-    }
+    let parsed = HttpAddress::parse(text).map(|address| address.socket);
+    parsed.map_err(|reason| format!("{reason}; expected ADDRESS:PORT or :PORT, for example 127.0.0.1:9353"))
+}
+
+/// A bare address is a network of one.
+fn network(text: &str) -> Result<Network, String> {
+    let whole = match text.parse() {
+        Ok(IpAddr::V4(_)) => format!("{text}/32"),
+        Ok(IpAddr::V6(_)) => format!("{text}/128"),
+        Err(_) => text.to_owned(),
+    };
+    Network::parse(&whole).ok_or_else(|| format!("{text:?} is not a network such as 10.0.0.0/8"))
 }
 
 pub(crate) fn log_format(text: &str) -> Result<LogFormat, String> {
@@ -86,34 +93,11 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
 /// minute there), or any other Go duration as itself.
 pub(crate) fn sync_interval(text: &str) -> Result<Duration, String> {
     let seconds = text.strip_suffix("ns").unwrap_or(text).parse().ok().map(Duration::from_secs);
-    match seconds.or_else(|| go_duration(text)) {
+    let other = || duration(text).and_then(|nanos| u64::try_from(nanos).ok()).map(Duration::from_nanos);
+    match seconds.or_else(other) {
         Some(interval) if !interval.is_zero() => Ok(interval),
         _ => Err("expected a duration, for example 60, 60s or 1m".to_owned()),
     }
-}
-
-/// Go's duration syntax without a sign: `1m30s`, `1.5h`, `300ms`.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        total = total.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
-        rest = &rest[end..];
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 #[cfg(test)]
@@ -129,6 +113,14 @@ mod tests {
         for text in ["", "0", "-60s", "60 s", "s", "1d", "9999999999999999h"] {
             assert!(sync_interval(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn networks_are_ranges_or_single_addresses() {
+        let Networks(nets) = networks("10.0.0.0/8, ::1").unwrap();
+        let holds = |text: &str| nets.iter().any(|net| net.contains(text.parse().unwrap()));
+        assert!(holds("10.9.9.9") && holds("::1") && !holds("11.0.0.1") && !holds("::2"));
+        assert!(networks("10.0.0.0/33").is_err() && networks("pods").is_err());
     }
 
     #[test]

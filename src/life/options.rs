@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::plugins::value::Network;
+
 /// Where a template is read from when `-basecorefile` does not say.
 pub const DEFAULT_TEMPLATE: &str = "/etc/coredns/Corefile.base";
 
@@ -91,33 +93,6 @@ pub struct TcpLimits {
     pub in_flight: usize,
 }
 
-/// An address range, written `10.0.0.0/8`; a bare address is a range of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    /// Any address of the range.
-    pub address: IpAddr,
-    /// Leading bits that count: up to 32 for IPv4, 128 for IPv6.
-    pub prefix: u8,
-}
-
-impl Network {
-    /// Reads `address` or `address/prefix`.
-    pub fn parse(text: &str) -> Result<Network, String> {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
-        let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
-        let widest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => widest,
-            Some(digits) => digits
-                .parse()
-                .ok()
-                .filter(|bits| *bits <= widest)
-                .ok_or_else(|| format!("the prefix length of {text:?} is not a number from 0 to {widest}"))?,
-        };
-        Ok(Network { address, prefix })
-    }
-}
-
 impl Configuration {
     /// How the source is called in messages.
     pub fn display(&self) -> String {
@@ -154,14 +129,6 @@ pub const SLOW_POLL: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn networks_are_ranges_or_single_addresses() {
-        assert_eq!(Network::parse("10.0.0.0/8"), Ok(Network { address: IpAddr::from([10, 0, 0, 0]), prefix: 8 }));
-        assert_eq!(Network::parse("::1").map(|network| network.prefix), Ok(128));
-        assert!(Network::parse("10.0.0.0/33").unwrap_err().contains("0 to 32"));
-        assert!(Network::parse("pods").unwrap_err().contains("not an IP address"));
-    }
 
     #[test]
     fn the_service_variable_is_the_one_kubernetes_sets() {

@@ -60,8 +60,7 @@ impl Common {
         let flights = Flights::new(options.workers * Limits::default().inflight);
         let upstreams = Upstreams::new();
         scrape::describe_process(&registry, &cache, &flights, &upstreams);
-        let clients =
-            ClientPolicy { nets: options.client_networks.iter().map(|net| (net.address, net.prefix)).collect() };
+        let clients = ClientPolicy { nets: options.client_networks.clone() };
         registry.gauge(&counters::WORKERS, &[]).set(options.workers as f64);
         for kind in counters::SETUP_ERROR_TYPES {
             // Each shows as 0 from the start.

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use crate::dns::{Class, Ede, Explained, Query, Rcode, Type};
 use crate::observe::Event;
+use crate::plugins::value::Network;
 
 /// Which clients are answered: those of the node and of private networks, and the networks the operator adds. An open
 /// resolver is a weapon in other people's hands (RFC 5358).
 #[derive(Clone, Debug, Default)]
 pub struct ClientPolicy {
-    /// Networks beside the private ones: address and prefix length.
-    pub nets: Vec<(IpAddr, u8)>,
+    /// Networks beside the private ones.
+    pub nets: Vec<Network>,
 }
 
 /// A query that is answered with an RCODE and nothing else.
@@ -31,7 +32,7 @@ impl ClientPolicy {
         let local = local.to_canonical();
         is_private(peer)
             || (!local.is_unspecified() && is_private(local))
-            || self.nets.iter().any(|&(net, length)| contains(net, length, peer))
+            || self.nets.iter().any(|net| net.contains(peer))
     }
 }
 
@@ -68,27 +69,17 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-fn contains(net: IpAddr, length: u8, address: IpAddr) -> bool {
-    match (net.to_canonical(), address) {
-        (IpAddr::V4(net), IpAddr::V4(address)) => same(net.to_bits().into(), address.to_bits().into(), length, 32),
-        (IpAddr::V6(net), IpAddr::V6(address)) => same(net.to_bits(), address.to_bits(), length, 128),
-        _ => false,
-    }
-}
-
-fn same(one: u128, other: u128, length: u8, width: u8) -> bool {
-    (one ^ other).checked_shr(u32::from(width.saturating_sub(length))).unwrap_or(0) == 0
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
     use super::*;
+
+    fn net(text: &str) -> Network {
+        Network::parse(text).unwrap()
+    }
 
     #[test]
     fn strangers_are_not_answered_on_public_or_wildcard_addresses() {
-        let policy = ClientPolicy { nets: vec![(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 0)), 24)] };
+        let policy = ClientPolicy { nets: vec![net("203.0.113.0/24")] };
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         for (peer, local, served) in [
             ("127.0.0.1", "0.0.0.0", true),
@@ -106,7 +97,7 @@ mod tests {
         ] {
             assert_eq!(policy.serves(ip(peer), ip(local)), served, "{peer} at {local}");
         }
-        let everybody = ClientPolicy { nets: vec![(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)] };
+        let everybody = ClientPolicy { nets: vec![net("::/0")] };
         assert!(everybody.serves(ip("2001:db8::1"), ip("::")));
     }
 }

@@ -10,6 +10,9 @@ pub const OWN_SIZE: u16 = 1232;
 /// The size of an OPT record without options.
 pub const EMPTY_OPT: usize = 11;
 
+/// The size of our OPT with one explained error, as large as it can be.
+pub const LARGEST_OPT: usize = EMPTY_OPT + 6 + MAX_EXTRA_TEXT;
+
 /// The option code of extended errors.
 pub const OPTION_EDE: u16 = 15;
 

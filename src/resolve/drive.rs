@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::Entry;
-use crate::dns::{Ede, Protocol, Query, reply};
+use crate::dns::{Ede, Query, reply};
 use crate::observe::{Event as Counted, Plugin};
 use crate::sys::clock;
 use crate::upstream;
 
 use super::answer::{Client, Way, limit};
 use super::flights::{Flight, Leader, Place};
-use super::outcome::{Cause, Failed, Outcome};
+use super::outcome::{self, Cause, Failed, Outcome};
 use super::resolution::{Asked, Effect, Event, Resolution};
 use super::resolver::Resolver;
 
@@ -118,7 +118,7 @@ impl Miss {
             _ if self.way().route.cache.is_some() => Plugin::Cache,
             _ => Plugin::Forward,
         };
-        self.write(out, |way, query, out| {
+        self.write(out, outcome.room(), |way, query, out| {
             let length = outcome.write(query, limit(way, query, out), out);
             self.resolver.finish(way, query, rcode, plugin, &mut out[..length], clock::now());
             length
@@ -146,18 +146,13 @@ impl Miss {
 
     fn finish_stale(&self, out: &mut Vec<u8>) {
         let (Some(old), Some(stale)) = (&self.old, self.stale_settings()) else { return };
-        self.write(out, |way, query, out| self.resolver.write_stale(way, stale, query, old, out));
+        let room = outcome::room(&old.response).max(reply::CLASSIC_SIZE);
+        self.write(out, room, |way, query, out| self.resolver.write_stale(way, stale, query, old, out));
     }
 
-    fn write(&self, out: &mut Vec<u8>, write: impl FnOnce(&Way<'_>, &Query<'_>, &mut [u8]) -> usize) {
+    fn write(&self, out: &mut Vec<u8>, room: usize, write: impl FnOnce(&Way<'_>, &Query<'_>, &mut [u8]) -> usize) {
         let query = Query::parse(&self.message).expect("it was parsed before it missed");
-        out.resize(
-            match self.client.protocol {
-                Protocol::Udp => reply::udp_limit(&query, None),
-                Protocol::Tcp => usize::from(u16::MAX),
-            },
-            0,
-        );
+        out.resize(room.min(usize::from(u16::MAX)), 0);
         let length = write(&self.way(), &query, out);
         out.truncate(length);
     }

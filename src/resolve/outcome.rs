@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::cache::Entry;
-use crate::dns::{Ede, Explained, Query, Rcode, Response, reply};
+use crate::dns::{Ede, Explained, Query, Rcode, Response, edns, reply};
 use crate::upstream::Failure;
 
 /// The explanation of a failure never says more than this many octets of it.
@@ -88,6 +88,16 @@ impl Outcome {
         }
     }
 
+    /// So many octets are enough for any reply that [`Outcome::write`] makes of this.
+    pub fn room(&self) -> usize {
+        let octets = match self {
+            Outcome::Kept(entry) => room(&entry.response),
+            Outcome::Passing { response, .. } => room(response),
+            Outcome::Failed(_) => 0,
+        };
+        octets.max(reply::CLASSIC_SIZE)
+    }
+
     /// Writes the reply for one client.
     pub fn write(&self, query: &Query<'_>, limit: usize, out: &mut [u8]) -> usize {
         let (response, ttl) = match self {
@@ -137,6 +147,11 @@ impl From<&Failure> for Failed {
         }
         failed
     }
+}
+
+/// The response as it is kept, and our OPT with everything that it may hold.
+pub(super) fn room(response: &Response) -> usize {
+    response.wire().len() + response.errors().len() + edns::LARGEST_OPT
 }
 
 /// NOERROR and NXDOMAIN are answers; everything else is a failure to give one (RFC 9520 section 2).

@@ -131,9 +131,18 @@ pub fn data(kind: u16) -> Vec<u8> {
     match kind {
         A => vec![192, 0, 2, 1],
         AAAA => "2001:db8::1".parse::<std::net::Ipv6Addr>().expect("an address").octets().to_vec(),
-        CNAME | NS | PTR => name("target.test."),
+        3 | 4 | 7 | 8 | 9 | 39 | CNAME | NS | PTR => name("target.test."),
         SOA => soa(10),
-        MX => [&[0, 10][..], &name("mail.test.")].concat(),
+        // MINFO, RP; MX, AFSDB, RT, KX; PX; SRV: numbers and names (RFC 1035, 1183, 2163, 2230, 2782).
+        14 | 17 => [name("one.test."), name("two.test.")].concat(),
+        MX | 18 | 21 | 36 => [&[0, 10][..], &name("mail.test.")].concat(),
+        26 => [&[0, 10][..], &name("one.test."), &name("two.test.")].concat(),
+        33 => [&[0, 0, 0, 50, 0, 53][..], &name("host.test.")].concat(),
+        // NAPTR (RFC 3403), SIG and RRSIG, NXT and NSEC, SVCB and HTTPS (RFC 9460).
+        35 => [&[0, 1, 0, 2, 1, b's', 0, 0][..], &name("next.test.")].concat(),
+        24 | RRSIG => signature(A),
+        30 | NSEC => [&name("next.test.")[..], &[0, 1, 0x40]].concat(),
+        64 | 65 => [&[0, 1][..], &name("service.test."), &[0, 3, 0, 2, 1, 187]].concat(),
         TXT => [&[5][..], b"hello"].concat(),
         // No name, no length, no sense: RFC 3597 says it is carried as it is.
         _ => vec![0xc0, 0x0c, 0x00, 0xff, 0x3f, 0x01, b'X', 0xc1],

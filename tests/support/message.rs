@@ -1,6 +1,6 @@
 //! Questions as a client writes them and replies as it reads them.
 
-use super::wire::{self, CNAME, NS, OPT, PTR, QR, RD, SOA, TC};
+use super::wire::{self, CNAME, MX, NS, OPT, PTR, QR, RD, SOA, TC};
 
 /// A query being written. Starts as an ordinary one: RD=1, class IN, a random ID, no EDNS.
 #[derive(Clone, Debug)]
@@ -258,17 +258,19 @@ fn read_record(raw: &[u8], at: &mut usize) -> Option<Record> {
     let start = end + 10;
     *at = start + length;
     let plain = raw.get(start..*at)?;
+    // Types whose names may be compressed (RFC 3597 section 4): octets before the first name, number of names.
     let data = match kind {
-        NS | CNAME | PTR => expand(raw, start, 1, *at)?,
-        SOA => expand(raw, start, 2, *at)?,
+        3 | 4 | 7 | 8 | 9 | NS | CNAME | PTR => expand(raw, start, 0, 1, *at)?,
+        14 | SOA => expand(raw, start, 0, 2, *at)?,
+        MX => expand(raw, start, 2, 1, *at)?,
         _ => plain.to_vec(),
     };
     Some(Record { name, kind, class, ttl, data })
 }
 
-/// RDATA that starts with `names` names, written without compression.
-fn expand(raw: &[u8], start: usize, names: usize, end: usize) -> Option<Vec<u8>> {
-    let (mut data, mut at) = (Vec::new(), start);
+/// RDATA of some octets and `names` names, written without compression.
+fn expand(raw: &[u8], start: usize, octets: usize, names: usize, end: usize) -> Option<Vec<u8>> {
+    let (mut data, mut at) = (raw.get(start..start + octets)?.to_vec(), start + octets);
     for _ in 0..names {
         let (text, next) = wire::read_name(raw, at)?;
         data.extend(wire::name(&text));

@@ -88,20 +88,24 @@ impl Watch {
         }
     }
 
-    /// Adding a directory that is watched already changes nothing; one that was replaced gets a new watch. A directory
-    /// that cannot be watched is left to the slow poll.
+    /// Adding what is watched already changes nothing; what was replaced gets a new watch. A path that cannot be watched
+    /// is left to the slow poll.
     fn follow(&self) {
-        let flags = AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CLOSE_WRITE
+        let content = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE;
+        let entries = content
+            | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
-        for directory in self.files.iter().flat_map(|file| directories(file)) {
-            let _ = self.inotify.add_watch(&directory, flags);
+        for file in &self.files {
+            for directory in directories(file) {
+                let _ = self.inotify.add_watch(&directory, entries);
+            }
+            // A file that is mounted by itself, as containers have it, is written where no directory here sees it.
+            let _ = self.inotify.add_watch(file, content);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The agent at work: beside real servers, under many questions at once, over several zones and listeners.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -184,4 +185,50 @@ fn both_families_are_served() {
         assert_eq!(short(server, &["ttl300.families.test"]), ["192.0.2.1"]);
         assert_eq!(short(server, &["+tcp", "ttl300.families.test", "AAAA"]), ["2001:db8::1"]);
     }
+}
+
+#[test]
+fn verify_falls_back_to_the_stale_answer() {
+    let settings = "cache {\n success 9984 1 0\n serve_stale 1h verify\n }\n forward . {up}";
+    for failure in ["servfail", "refused", "silent", "wrongq"] {
+        let (agent, up) = Agent::beside_upstream(settings);
+        let (name, query) = ("ttl300.verify.test.", Query::new("ttl300.verify.test.", A).edns(1232));
+        assert_eq!(agent.ask(&query).ttls(), [1]);
+        up.change(name, failure);
+        let stale = time::until("a stale answer", || Some(agent.ask(&query)).filter(|reply| reply.errors() == [3]));
+        assert_eq!((stale.rcode, stale.ttls()), (NOERROR, vec![30]), "{failure}");
+        assert!(up.count(name) >= 2, "{failure}: the upstream was asked first");
+    }
+}
+
+#[test]
+fn huge_and_unfinished_messages_leave_memory_flat() {
+    const MEMORY: &str = "process_resident_memory_bytes";
+    let (agent, _up) = Agent::beside_upstream("cache 30\n forward . {up}");
+    let plain = Query::new("ttl300.memory.test.", A).edns(1232);
+    let padding = vec![0; 65_535 - plain.bytes().len() - 4];
+    let huge = plain.clone().option(PADDING, &padding);
+    assert_eq!(huge.bytes().len(), 65_535);
+    let mut client = agent.tcp();
+    assert_eq!(client.ask(&huge).answers.len(), 1);
+    let before = agent.metric(MEMORY, &[]);
+    for _ in 0..100 {
+        assert_eq!(client.ask(&huge).answers.len(), 1);
+        let mut broken = agent.tcp();
+        broken.send(&huge.bytes()[..60_000]);
+        assert_eq!(broken.next().rcode, FORMERR);
+    }
+    let unfinished: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = agent.tcp();
+            let framed = crate::support::upstream::framed(&huge.bytes());
+            client.0.write_all(&framed[..1_000]).expect("an open connection");
+            client
+        })
+        .collect();
+    assert_eq!(agent.ask(&plain).answers.len(), 1);
+    assert_eq!(agent.ask_tcp(&plain).answers.len(), 1);
+    drop(unfinished);
+    let grown = agent.metric(MEMORY, &[]) - before;
+    assert!(grown < 16.0 * 1024.0 * 1024.0, "{grown} bytes more");
 }

@@ -12,6 +12,7 @@
 //! The room does no I/O and reads no clock, and neither `Query::parse` nor `reply::write` allocates.
 
 pub mod codes;
+pub mod convert;
 pub mod edns;
 pub mod header;
 pub mod name;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
+use crate::dns::convert::Outgoing;
 use crate::dns::question::echoes;
 use crate::dns::{Class, Name, Rcode, Type, header};
 use crate::resolve::Resolver;
@@ -94,14 +95,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn query(id: u16, name: &Name) -> Vec<u8> {
-    let mut message = vec![0; header::LENGTH];
-    header::set_id(&mut message, id);
-    message[2] = header::RD;
-    header::set_count(&mut message, header::Count::Question, 1);
-    message.extend_from_slice(name.as_wire());
-    message.extend_from_slice(&Type::HINFO.0.to_be_bytes());
-    message.extend_from_slice(&Class::IN.0.to_be_bytes());
-    message
+    Outgoing::plain(name.as_wire(), Type::HINFO, Class::IN).to_wire(id)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::counters;
 use super::registry::Registry;
 use super::sockets::Sockets;
+use crate::dns::convert::Outgoing;
 use crate::dns::{Class, Protocol, Type, header};
 use crate::sys::clock;
 
@@ -61,13 +62,7 @@ impl From<io::Error> for Failure {
 
 /// The probe's message, without a TCP length: one question, RD clear.
 pub fn query(id: u16) -> Vec<u8> {
-    let mut message = vec![0; header::LENGTH];
-    header::set_id(&mut message, id);
-    header::set_count(&mut message, header::Count::Question, 1);
-    message.extend_from_slice(b"\x02id\x06server\x00");
-    message.extend_from_slice(&Type::TXT.0.to_be_bytes());
-    message.extend_from_slice(&Class::CH.0.to_be_bytes());
-    message
+    Outgoing { recursion_desired: false, ..Outgoing::plain(b"\x02id\x06server\x00", Type::TXT, Class::CH) }.to_wire(id)
 }
 
 /// Asks a listening address and returns how long the answer took. An unspecified address is asked on loopback.

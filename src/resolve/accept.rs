@@ -3,10 +3,13 @@
 //! Kept are the records on the chain from QNAME, the proof of a denial, and the addresses of names that kept records
 //! point at. Everything else could only be used to plant data (RFC 5452 section 6), and is left out.
 
+use crate::dns::convert::Outgoing;
 use crate::dns::header::{self, Count};
 use crate::dns::record::{Expanded, Field, fields};
 use crate::dns::reply::is_dnssec;
-use crate::dns::{Builder, Class, Rcode, Record, Response, Type, edns, name, question};
+use crate::dns::{Builder, Rcode, Record, Response, Type, edns, name, question};
+
+use super::resolution::Asked;
 
 /// The longest chain of aliases that is followed.
 const MAX_CHAIN: usize = 16;
@@ -213,23 +216,14 @@ fn extended(message: &[u8], opt: &Record) -> Rcode {
 }
 
 /// The query that goes upstream: our own header and OPT around the client's question (RFC 6891 section 6.2.6: options
-/// of one leg are not those of the other). AD says that we can make sense of AD (RFC 6840 section 5.7).
-pub(super) fn upstream_query(name: &[u8], qtype: Type, class: Class, bits: super::Bits, size: u16) -> Vec<u8> {
-    let mut wire = Vec::with_capacity(header::LENGTH + name.len() + 4 + edns::EMPTY_OPT);
-    let rd = if bits.recursion_desired() { header::RD } else { 0 };
-    let cd = if bits.checking_disabled() { header::CD } else { 0 };
-    wire.extend([0, 0, rd, header::AD | cd, 0, 1, 0, 0, 0, 0, 0, 1]);
-    wire.extend(name);
-    wire.extend(qtype.0.to_be_bytes());
-    wire.extend(class.0.to_be_bytes());
-    wire.extend([0, 0, Type::OPT.0 as u8]);
-    wire.extend(size.to_be_bytes());
-    wire.extend([0, 0, if bits.dnssec_ok() { 0x80 } else { 0 }, 0, 0, 0]);
-    wire
-}
-
-/// Makes an upstream query of ours one in classic DNS, without the OPT that ends it.
-pub(super) fn strip_opt(query: &mut Vec<u8>) {
-    query.truncate(query.len() - edns::EMPTY_OPT);
-    header::set_count(query, Count::Additional, 0);
+/// of one leg are not those of the other); `size` is that of our OPT, if there is to be one. The ID is 0.
+pub(super) fn upstream_query(asked: &Asked, size: Option<u16>) -> Vec<u8> {
+    let query = Outgoing {
+        recursion_desired: asked.bits.recursion_desired(),
+        authentic_data: true,
+        checking_disabled: asked.bits.checking_disabled(),
+        edns: size.map(|size| (size, asked.bits.dnssec_ok())),
+        ..Outgoing::plain(&asked.name, asked.qtype, asked.qclass)
+    };
+    query.to_wire(0)
 }

@@ -67,7 +67,7 @@ impl Resolution {
     pub fn start(resolver: &Resolver, asked: Asked) -> (Resolution, Effect) {
         let route = &resolver.routes.routes[asked.route];
         let size = route.bufsize.unwrap_or(crate::dns::edns::OWN_SIZE).min(crate::dns::edns::OWN_SIZE);
-        let query = accept::upstream_query(&asked.name, asked.qtype, asked.qclass, asked.bits, size);
+        let query = accept::upstream_query(&asked, Some(size));
         let mut resolution = Resolution { asked, query, with_edns: true, forward: 0 };
         if resolver.lines[resolution.asked.route].guard.as_ref().is_some_and(|guard| guard.detected()) {
             let text = "a forwarding loop was detected: what this server forwards comes back to it";
@@ -109,7 +109,7 @@ impl Resolution {
         if self.with_edns && rejects_edns(&response, message) {
             // One retry in classic DNS (RFC 6891 section 6.2.2).
             self.with_edns = false;
-            accept::strip_opt(&mut self.query);
+            self.query = accept::upstream_query(&self.asked, None);
             return Effect::Ask(self.forward);
         }
         if let Some(next) = self.next_forward(resolver, &response) {

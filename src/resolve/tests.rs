@@ -8,17 +8,17 @@ use hickory_proto::rr::rdata::{A, CNAME, NULL, SRV};
 use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record, RecordType};
 
 use crate::cache::Cache;
-use crate::dns::{Name, Query, Rcode, Type, reply};
+use crate::dns::convert::Outgoing;
+use crate::dns::{Class, Name, Query, Rcode, Type, reply};
 
-use super::accept::upstream_query;
 use super::flights::{Flights, Place};
 use super::*;
 
 /// A query of ours without DO.
 fn query(name: &str, qtype: Type) -> Vec<u8> {
-    let wire = client_query(name, qtype);
-    let parsed = Query::parse(&wire).unwrap();
-    upstream_query(parsed.name(), qtype, parsed.qclass, Bits::of(&parsed), 1232)
+    let name = Name::parse(name).unwrap();
+    let outgoing = Outgoing { edns: Some((1232, false)), ..Outgoing::plain(name.as_wire(), qtype, Class::IN) };
+    outgoing.to_wire(0)
 }
 
 fn client_query(name: &str, qtype: Type) -> Vec<u8> {

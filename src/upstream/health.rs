@@ -18,7 +18,8 @@ use super::server::Upstream;
 use super::spec::PoolSpec;
 use super::transport::tcp::Keeping;
 use super::transport::{Attempt, Event};
-use crate::dns::{Class, Name, Type, header};
+use crate::dns::convert::Outgoing;
+use crate::dns::{Class, Name, Type};
 
 /// The longest pause between checks, unless `health_check` asks for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
@@ -157,13 +158,7 @@ impl Pauses {
 }
 
 fn ns_query(domain: &Name, recursion_desired: bool) -> Vec<u8> {
-    let mut query = vec![0; header::LENGTH];
-    query[2] = if recursion_desired { header::RD } else { 0 };
-    header::set_count(&mut query, header::Count::Question, 1);
-    query.extend_from_slice(domain.as_wire());
-    query.extend_from_slice(&Type::NS.0.to_be_bytes());
-    query.extend_from_slice(&Class::IN.0.to_be_bytes());
-    query
+    Outgoing { recursion_desired, ..Outgoing::plain(domain.as_wire(), Type::NS, Class::IN) }.to_wire(0)
 }
 
 #[cfg(test)]

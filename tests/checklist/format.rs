@@ -115,7 +115,8 @@ fn c003_broken_messages_do_no_harm() {
     }
     assert_eq!(agent.ask_a("ttl300.after.test.").rcode, NOERROR);
     let mut stream = agent.tcp();
-    (0..40).for_each(|length| stream.send(&good[..length]));
+    // The server may hang up on what is no message; the rest then goes nowhere.
+    let _hung_up = (0..40).any(|length| !stream.try_send(&good[..length]));
     assert_eq!(agent.ask_tcp(&Query::new("ttl300.after.test.", A)).rcode, NOERROR);
 }
 

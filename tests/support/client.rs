@@ -65,7 +65,12 @@ impl Tcp {
     }
 
     pub fn send(&mut self, message: &[u8]) {
-        self.0.write_all(&framed(message)).expect("an open connection");
+        assert!(self.try_send(message), "an open connection");
+    }
+
+    /// Sends a message; `false` when the server has closed the connection.
+    pub fn try_send(&mut self, message: &[u8]) -> bool {
+        self.0.write_all(&framed(message)).is_ok()
     }
 
     /// The next message; `None` when the server closed the connection.

@@ -39,6 +39,14 @@ fn c036_wrong_packets_change_nothing_and_are_counted() {
 }
 
 #[test]
+fn c036_many_wrong_packets_lead_to_tcp_once() {
+    let (agent, up) = cached();
+    assert_eq!(agent.ask_a("flood.c036.test.").answers[0].data, answer::data(A));
+    let transports: Vec<bool> = up.seen("flood.c036.test.").iter().map(|seen| seen.tcp).collect();
+    assert_eq!(transports, [false, true]);
+}
+
+#[test]
 fn c034_equal_questions_share_one_upstream_query() {
     let (agent, up) = cached();
     let query = Query::new("hold.c034.test.", A);

@@ -13,6 +13,7 @@
 //! | `wrongq`, `wrongtype`, `wrongclass` | the answer to another question |
 //! | `noqr`, `short`, `garbage`, `pointer`, `badid` | a packet that is no answer, nothing after it |
 //! | `early-X` | a packet of kind X as above (or `port`: from another port), then the right answer |
+//! | `flood` | twenty packets with a wrong ID and no answer over UDP, an answer over TCP |
 //! | `silent` | nothing |
 //! | `slow-N` | an answer after N milliseconds |
 //! | `hold` | an answer as soon as the test calls `release` |
@@ -170,6 +171,7 @@ pub fn acts(label: &str, query: &Message, tcp: bool, count: usize) -> Vec<Act> {
         "hold" => return vec![Act::Hold(plain().bytes())],
         "close" if tcp && count == 1 => return vec![Act::Close],
         "dup" => return vec![Act::Send(plain().bytes()), Act::Send(plain().bytes())],
+        "flood" if !tcp => return vec![Act::Send(wrong_packet("badid", query)); 20],
         "early" => {
             let wrong = label.split_once('-').expect("a kind").1;
             let bad = match wrong {

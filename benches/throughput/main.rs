@@ -41,6 +41,9 @@ struct Options {
     /// Only these cells: hot-saturated, hot-20k, ndots-saturated, ndots-20k, cold-saturated (may be repeated).
     #[arg(long, value_name = "CELL")]
     cell: Vec<String>,
+    /// Another build of dnslet (an older one, or the static one of the image), measured beside this one.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     /// Rounds over all cells and servers.
     #[arg(long)]
     rounds: Option<usize>,
@@ -79,7 +82,13 @@ fn be_the_floor(mut arguments: impl Iterator<Item = String>) -> Result<()> {
 fn compare(options: &Options) -> Result<bool> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("throughput-{}", std::process::id()));
     let (load, server) = cores::split()?;
-    let kinds = chosen(&options.only, &Kind::ALL, Kind::name, "server")?;
+    let mut kinds = chosen(&options.only, &Kind::ALL, Kind::name, "server")?;
+    kinds.retain(|&kind| kind != Kind::Against);
+    if let Some(program) = &options.against {
+        servers::compare_against(&fs::canonicalize(program).with_context(|| program.display().to_string())?);
+        let beside = kinds.iter().position(|&kind| kind == Kind::Dnslet).map_or(kinds.len(), |at| at + 1);
+        kinds.insert(beside, Kind::Against);
+    }
     let cells = chosen(&options.cell, &Cell::ALL, Cell::name, "cell")?;
     let kinds = introduce(kinds, load, server);
     check_the_loss_meter(&directory)?;

@@ -4,8 +4,9 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use dnslet::sys::clock;
@@ -25,18 +26,31 @@ const START: Duration = Duration::from_secs(10);
 pub(crate) enum Kind {
     Floor,
     Dnslet,
+    /// Another build of dnslet, where one was named.
+    Against,
     Unbound,
     Dnsdist,
     Dnsmasq,
 }
 
+/// The program of [`Kind::Against`].
+static AGAINST: OnceLock<PathBuf> = OnceLock::new();
+
+/// Lets another build of dnslet take part.
+pub(crate) fn compare_against(program: &Path) {
+    // Options are read once; a second value cannot come.
+    let _ = AGAINST.set(program.to_owned());
+}
+
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [Self::Floor, Self::Dnslet, Self::Unbound, Self::Dnsdist, Self::Dnsmasq];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Floor, Self::Dnslet, Self::Against, Self::Unbound, Self::Dnsdist, Self::Dnsmasq];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
             Self::Dnslet => "dnslet",
+            Self::Against => "against",
             Self::Unbound => "unbound",
             Self::Dnsdist => "dnsdist",
             Self::Dnsmasq => "dnsmasq",
@@ -45,25 +59,29 @@ impl Kind {
 
     /// One line naming the program and its version; none if it is not installed.
     pub(crate) fn version(self) -> Option<String> {
-        let (program, argument) = match self {
+        let argument = match self {
             Self::Floor => return Some("recvmmsg/sendmmsg echo in this binary".into()),
-            Self::Dnslet => (env!("CARGO_BIN_EXE_dnslet"), "-version"),
-            Self::Unbound => ("unbound", "-V"),
-            Self::Dnsdist => ("dnsdist", "--version"),
-            Self::Dnsmasq => ("dnsmasq", "--version"),
+            Self::Dnslet | Self::Against => "-version",
+            Self::Unbound => "-V",
+            Self::Dnsdist | Self::Dnsmasq => "--version",
         };
-        let output = program_command(program).arg(argument).output().ok()?;
+        let output = self.program().ok()?.arg(argument).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Some(text.lines().next().unwrap_or_default().trim().to_owned())
     }
-}
 
-/// A program of this machine; system daemons live where an ordinary PATH does not look.
-fn program_command(program: &str) -> Command {
-    let mut command = Command::new(program);
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/local/sbin"));
-    command
+    fn program(self) -> io::Result<Command> {
+        let mut command = match self {
+            Self::Floor => Command::new(std::env::current_exe()?),
+            Self::Dnslet => Command::new(env!("CARGO_BIN_EXE_dnslet")),
+            Self::Against => Command::new(AGAINST.get().ok_or(io::ErrorKind::NotFound)?),
+            Self::Unbound | Self::Dnsdist | Self::Dnsmasq => Command::new(self.name()),
+        };
+        // System daemons live where an ordinary PATH does not look.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/local/sbin"));
+        Ok(command)
+    }
 }
 
 /// A server that is running and has answered a query. Dropping it ends it.
@@ -136,10 +154,16 @@ impl Drop for Server {
 
 /// A loopback port that is free for UDP and TCP now.
 fn free_port() -> io::Result<SocketAddr> {
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address = udp.local_addr()?;
-    TcpListener::bind(address)?;
-    Ok(address)
+    loop {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = udp.local_addr()?;
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(address),
+            // Something has the number for TCP; the next one is another.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn command(
@@ -150,31 +174,27 @@ fn command(
     drop_every: u64,
 ) -> io::Result<Command> {
     let file = directory.join("conf");
-    let (text, mut command) = match kind {
+    let mut command = kind.program()?;
+    let text = match kind {
         Kind::Floor => {
-            let mut command = Command::new(std::env::current_exe()?);
             command.arg(floor::ARGUMENT).arg(listen.to_string()).arg(drop_every.to_string());
             return Ok(command);
         }
-        Kind::Dnslet => {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_dnslet"));
+        Kind::Dnslet | Kind::Against => {
             command.args(["-workers", "1", "-setupinterface=false", "-setupiptables=false", "-conf"]).arg(&file);
-            (corefile(listen, upstream)?, command)
+            corefile(listen, upstream)?
         }
         Kind::Unbound => {
-            let mut command = program_command("unbound");
             command.args(["-d", "-c"]).arg(&file);
-            (unbound_conf(listen, upstream), command)
+            unbound_conf(listen, upstream)
         }
         Kind::Dnsdist => {
-            let mut command = program_command("dnsdist");
             command.args(["--supervised", "--disable-syslog", "-C"]).arg(&file);
-            (dnsdist_conf(listen, upstream), command)
+            dnsdist_conf(listen, upstream)
         }
         Kind::Dnsmasq => {
-            let mut command = program_command("dnsmasq");
             command.arg("-k").arg("-C").arg(&file);
-            (dnsmasq_conf(listen, upstream), command)
+            dnsmasq_conf(listen, upstream)
         }
     };
     fs::write(&file, text)?;

@@ -2,7 +2,7 @@
 # (the peers that tests talk to are installed by .ci/deps as root, and named otherwise).
 .PHONY: run check test bench fuzz deny advisories
 
-run: ; cargo run --quiet
+run: ; cargo run
 
 test: ; .ci/deps test && cargo test
 

@@ -29,6 +29,7 @@ impl Agent<'_> {
     /// Looks at every file the configuration depends on, and applies what changed.
     pub(super) async fn look_again(&mut self) {
         self.look_at_resolv_confs();
+        self.probe_listeners();
         let follows = match self.options.configuration {
             // The inputs of a template are followed because nothing else would turn a changed ConfigMap into a Corefile.
             Configuration::Template(_) => true,
@@ -86,8 +87,6 @@ impl Agent<'_> {
         let gone: Vec<SocketAddr> = self.server.addresses().filter(|address| !listens.contains(address)).collect();
         self.server.remove(&gone);
         self.endpoints.apply(&wanted, endpoints);
-        let probed = if snapshot.is_probed() { self.server.present() } else { Vec::new() };
-        self.common.health.watch(&probed);
         self.log.set_debug(snapshot.routes.process.debug);
         self.seen.clone_from(&snapshot.digest);
         self.current = snapshot;
@@ -95,6 +94,7 @@ impl Agent<'_> {
         self.mark_valid();
         let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.common.registry.gauge(&counters::CONFIG_LOADED, &[]).set(now.as_secs_f64());
+        self.probe_listeners();
         self.watch_files();
         self.look_for_loops();
         added
@@ -150,6 +150,12 @@ impl Agent<'_> {
 
     fn mark_valid(&self) {
         self.common.registry.gauge(&counters::CONFIG_VALID, &[]).set(1.0);
+    }
+
+    /// The listeners `/health` and `/ready` speak for; an address may have got its interface since.
+    fn probe_listeners(&self) {
+        let probed = if self.current.is_probed() { self.server.present() } else { Vec::new() };
+        self.common.health.watch(&probed);
     }
 
     fn watch_files(&mut self) {

@@ -105,9 +105,12 @@ impl Server {
         self.served.keys().copied()
     }
 
-    /// The addresses that can be expected to answer when asked from here.
+    /// The addresses that can be expected to answer when asked from here: not those that no interface has yet.
     pub(super) fn present(&self) -> Vec<SocketAddr> {
-        self.served.iter().filter(|(_, absent)| !**absent).map(|(address, _)| *address).collect()
+        let interfaces = machine::interfaces();
+        let exists = |address: &SocketAddr| interfaces.iter().any(|one| one.addresses.contains(&address.ip()));
+        let present = self.served.iter().filter(|(address, absent)| !**absent || exists(address));
+        present.map(|(address, _)| *address).collect()
     }
 
     /// Waits until a worker ends, which none does unasked unless it panicked.

@@ -8,6 +8,7 @@ use clap::{ArgAction, Parser};
 use super::value;
 use crate::life::options::LogFormat;
 use crate::plugins::value::Network;
+use crate::serve::Limits;
 
 const CONFIGURATION: &str = "Configuration";
 const KUBERNETES: &str = "Kubernetes template and ConfigMap";
@@ -85,13 +86,13 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "CIDR,...", value_parser = ValueParser::new(value::networks), help_heading = SERVING)]
     pub(crate) client_net: Option<value::Networks>,
     /// TCP connections in all
-    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = SERVING)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections, help_heading = SERVING)]
     pub(crate) tcp_connections: usize,
     /// TCP connections from one source address
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = SERVING)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().per_source, help_heading = SERVING)]
     pub(crate) tcp_per_client: usize,
     /// Queries in progress on one TCP connection
-    #[arg(long, value_name = "N", default_value_t = 128, help_heading = SERVING)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().per_connection, help_heading = SERVING)]
     pub(crate) tcp_in_flight: usize,
     /// Leave with exit code 1 when a forwarding loop is found, instead of answering SERVFAIL
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = bool_parser(), action = ArgAction::Set, help_heading = SERVING)]

@@ -80,7 +80,7 @@ fn shipped_corefile_serves_cluster_reverse_and_external_names() {
 
 #[test]
 fn thousand_equal_cold_questions_are_one_upstream_query() {
-    let (agent, up) = Agent::beside_upstream("cache 30\n forward . {up}");
+    let (agent, up) = Agent::beside_upstream("cache 30\n forward . {once}");
     let clients: Vec<_> = (0..100).map(|_| agent.udp()).collect();
     let spellings = ["hold.thousand.test.", "HOLD.Thousand.test.", "hold.THOUSAND.TEST."];
     for round in 0..10 {
@@ -112,7 +112,7 @@ fn answered(raw: &[u8]) -> u16 {
 
 #[test]
 fn burst_of_different_questions_is_answered_whole() {
-    let (agent, _up) = Agent::beside_upstream("cache 30\n forward . {up}");
+    let (agent, _up) = Agent::beside_upstream("cache 30\n forward . {once}");
     let client = agent.udp();
     for _cold_then_warm in 0..2 {
         for number in 0..64 {
@@ -126,7 +126,7 @@ fn burst_of_different_questions_is_answered_whole() {
 
 #[test]
 fn many_questions_at_once_on_one_connection_are_all_answered() {
-    let (agent, _up) = Agent::beside_upstream("cache 30\n forward . {up}");
+    let (agent, _up) = Agent::beside_upstream("cache 30\n forward . {once}");
     let mut client = agent.tcp();
     for number in 0..100 {
         client.send(&Query::new(&format!("ttl300.n{number}.pipeline.test."), A).with_id(number).bytes());
@@ -189,7 +189,7 @@ fn both_families_are_served() {
 
 #[test]
 fn verify_falls_back_to_the_stale_answer() {
-    let settings = "cache {\n success 9984 1 0\n serve_stale 1h verify\n }\n forward . {up}";
+    let settings = "cache {\n success 9984 1 0\n serve_stale 1h verify\n }\n forward . {once}";
     for failure in ["servfail", "refused", "silent", "wrongq"] {
         let (agent, up) = Agent::beside_upstream(settings);
         let (name, query) = ("ttl300.verify.test.", Query::new("ttl300.verify.test.", A).edns(1232));
@@ -204,7 +204,7 @@ fn verify_falls_back_to_the_stale_answer() {
 #[test]
 fn huge_and_unfinished_messages_leave_memory_flat() {
     const MEMORY: &str = "process_resident_memory_bytes";
-    let (agent, _up) = Agent::beside_upstream("cache 30\n forward . {up}");
+    let (agent, _up) = Agent::beside_upstream("cache 30\n forward . {once}");
     let plain = Query::new("ttl300.memory.test.", A).edns(1232);
     let padding = vec![0; 65_535 - plain.bytes().len() - 4];
     let huge = plain.clone().option(PADDING, &padding);

@@ -8,7 +8,7 @@ use crate::support::{Agent, Message, Query, Upstream, namespace, time};
 const STUB: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn cached() -> (Agent, Upstream) {
-    Agent::beside_upstream("cache 30\n forward . {up}")
+    Agent::beside_upstream("cache 30\n forward . {once}")
 }
 
 fn ask(agent: &Agent, name: &str) -> Message {
@@ -126,7 +126,7 @@ fn extended_error_of_the_upstream_is_kept() {
 
 #[test]
 fn answer_to_another_question_is_not_passed_on() {
-    let (agent, up) = cached();
+    let (agent, up) = Agent::beside_upstream("cache 30\n forward . {up}");
     let reply = ask_in_time(&agent, "wrongq.v.test.");
     assert_eq!((reply.rcode, reply.answers.len()), (SERVFAIL, 0));
     assert!(!reply.errors().is_empty(), "the reason is told");
@@ -135,7 +135,7 @@ fn answer_to_another_question_is_not_passed_on() {
 
 #[test]
 fn silent_upstream_is_servfail_in_time_after_few_packets() {
-    let (agent, up) = cached();
+    let (agent, up) = Agent::beside_upstream("cache 30\n forward . {up}");
     let reply = ask_in_time(&agent, "silent.v.test.");
     assert_eq!(reply.rcode, SERVFAIL);
     assert!(reply.has(QR | RD));
@@ -288,7 +288,7 @@ fn tcp_queries_do_not_wait_for_each_other() {
 
 #[test]
 fn stale_answer_outlives_a_failing_upstream() {
-    let (agent, up) = Agent::beside_upstream("cache {\n success 9984 1 0\n serve_stale 1h\n }\n forward . {up}");
+    let (agent, up) = Agent::beside_upstream("cache {\n success 9984 1 0\n serve_stale 1h\n }\n forward . {once}");
     let name = "ttl300.stale.test.";
     assert_eq!(ask(&agent, name).ttls(), [1]);
     up.change(name, "servfail");
@@ -303,7 +303,7 @@ fn stale_answer_outlives_a_failing_upstream() {
 
 #[test]
 fn fresh_answer_replaces_an_expired_denial() {
-    let settings = "cache {\n denial 9984 1 0\n serve_stale 1h verify\n }\n forward . {up}";
+    let settings = "cache {\n denial 9984 1 0\n serve_stale 1h verify\n }\n forward . {once}";
     let (agent, up) = Agent::beside_upstream(settings);
     let name = "nx-60-60.denied.test.";
     let first = ask(&agent, name);

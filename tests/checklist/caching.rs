@@ -6,7 +6,7 @@ use crate::support::{Agent, Query, answer, time};
 
 #[test]
 fn c040_entry_ends_with_its_ttl() {
-    let (agent, up) = Agent::beside_upstream("cache {\n success 9984 3600 0\n }\n forward . {up}");
+    let (agent, up) = Agent::beside_upstream("cache {\n success 9984 3600 0\n }\n forward . {once}");
     let name = "ttl2.c040.test.";
     assert_eq!(agent.ask_a(name).ttls(), [2]);
     assert_eq!(agent.ask_until_older(name, 2).ttls(), [1]);
@@ -21,7 +21,7 @@ fn c040_entry_ends_with_its_ttl() {
 
 #[test]
 fn c041_ttl_zero_is_never_stored_nor_stale() {
-    let (agent, up) = Agent::beside_upstream("cache {\n serve_stale 1h\n }\n forward . {up}");
+    let (agent, up) = Agent::beside_upstream("cache {\n serve_stale 1h\n }\n forward . {once}");
     let name = "ttl0.c041.test.";
     for asked in 1..=3 {
         assert_eq!(agent.ask_a(name).ttls(), [0]);
@@ -42,14 +42,14 @@ fn c042_huge_ttl_is_positive_and_capped() {
         }
         assert_eq!(up.count(&name), 1);
     }
-    let (agent, _up) = Agent::beside_upstream("cache 4000000\n forward . {up}");
+    let (agent, _up) = Agent::beside_upstream("cache 4000000\n forward . {once}");
     let left = agent.ask_a("ttl4294967295.c042.test.").ttls()[0];
     assert!((1..=604_800).contains(&left), "{left}");
 }
 
 #[test]
 fn c043_negative_ttl_is_minimum() {
-    let (agent, _up) = Agent::beside_upstream("cache {\n denial 9984 50 0\n }\n forward . {up}");
+    let (agent, _up) = Agent::beside_upstream("cache {\n denial 9984 50 0\n }\n forward . {once}");
     for kind in ["nx", "nodata"] {
         for (ttl, minimum, kept) in [(60, 20, 20), (10, 60, 10), (300, 300, 50)] {
             let reply = agent.ask_a(&format!("{kind}-{ttl}-{minimum}.c043.test."));

@@ -16,5 +16,5 @@ use crate::support::{Agent, Upstream};
 /// An agent with an ordinary cache and one upstream.
 #[track_caller]
 fn cached() -> (Agent, Upstream) {
-    Agent::beside_upstream("cache\n forward . {up}")
+    Agent::beside_upstream("cache\n forward . {once}")
 }

@@ -58,7 +58,7 @@ fn c022_answers_of_64_kilobytes_pass_over_tcp() {
 
 #[test]
 fn c023_tcp_to_clients_and_to_the_upstream() {
-    let (agent, up) = Agent::beside_upstream("cache\n forward . {up} {\n force_tcp\n }");
+    let (agent, up) = Agent::beside_upstream("cache\n forward . {up} {\n force_tcp\n max_connect_attempts 1\n }");
     assert_eq!(agent.ask_tcp(&Query::new("ttl300.one.test.", A)).answers.len(), 1);
     assert_eq!(agent.ask_a("ttl300.two.test.").answers.len(), 1);
     assert_eq!(up.all().len(), 2);

@@ -39,7 +39,7 @@ fn c101_replies_leave_when_they_are_ready() {
 #[test]
 fn c102_no_id_is_twice_in_flight_on_one_connection() {
     const FLIGHTS: usize = 300;
-    let (agent, up) = over_tcp();
+    let (agent, up) = Agent::beside_upstream("cache\n forward . {up} {\n force_tcp\n max_connect_attempts 1\n }");
     let clients: Vec<_> = (0..FLIGHTS)
         .map(|number| {
             let client = agent.udp();
@@ -62,7 +62,7 @@ fn c103_few_connections_to_one_upstream() {
     let upstream = Upstream::start();
     let agent = Agent::plan()
         .arguments(&["-workers", "2"])
-        .root(&format!("cache\n forward . {} {{\n force_tcp\n }}", upstream.address()))
+        .root(&format!("cache\n forward . {} {{\n force_tcp\n max_connect_attempts 1\n }}", upstream.address()))
         .start();
     let clients: Vec<_> = (0..200)
         .map(|number| {

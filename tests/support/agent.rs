@@ -40,11 +40,14 @@ impl Agent {
         Agent::plan().root(lines).start()
     }
 
-    /// The same beside a scripted upstream, whose address stands for `{up}`.
+    /// The same beside a scripted upstream, whose address stands for `{up}`. `{once}` is the same with a limit of one
+    /// attempt: an answer that is late because the machine is busy is not asked for again, and counts stay what they are.
     #[track_caller]
     pub fn beside_upstream(lines: &str) -> (Agent, Upstream) {
         let upstream = Upstream::start();
-        let agent = Agent::root(&lines.replace("{up}", &upstream.address().to_string()));
+        let address = upstream.address().to_string();
+        let once = format!("{address} {{\n max_connect_attempts 1\n }}");
+        let agent = Agent::root(&lines.replace("{up}", &address).replace("{once}", &once));
         (agent, upstream)
     }
 

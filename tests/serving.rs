@@ -232,3 +232,19 @@ fn huge_and_unfinished_messages_leave_memory_flat() {
     let grown = agent.metric(MEMORY, &[]) - before;
     assert!(grown < 16.0 * 1024.0 * 1024.0, "{grown} bytes more");
 }
+
+#[test]
+fn next_hands_an_rcode_on_to_the_following_forward() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let agent = Agent::root(&format!(
+        "cache\n forward . {} {{\n next NXDOMAIN\n }}\n forward in.test {}",
+        first.address(),
+        second.address()
+    ));
+    second.change("nx.in.test.", "ttl300");
+    assert_eq!(agent.ask_a("nx.in.test.").rcode, NOERROR);
+    assert_eq!((first.count("nx.in.test."), second.count("nx.in.test.")), (1, 1));
+    assert_eq!(agent.ask_a("servfail.in.test.").rcode, SERVFAIL, "not an RCODE that is handed on");
+    assert_eq!(agent.ask_a("nx.out.test.").rcode, NXDOMAIN, "not a name of the other one");
+    assert_eq!(second.all().len(), 1);
+}

@@ -8,6 +8,8 @@ mod corefile;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod outside;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod scenario;

@@ -33,6 +33,16 @@ const INTERRUPTED: u8 = 2;
 /// How long the last log lines may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
+/// Version, revision (where the builder tells it) and the oldest Rust that builds this.
+const BUILD: [&str; 3] = [
+    env!("CARGO_PKG_VERSION"),
+    match option_env!("DNSLET_REVISION") {
+        Some(revision) => revision,
+        None => "",
+    },
+    concat!("rust", env!("CARGO_PKG_RUST_VERSION")),
+];
+
 /// A running agent.
 pub(super) struct Agent<'a> {
     pub(super) options: &'a Options,
@@ -56,6 +66,7 @@ pub(super) struct Agent<'a> {
 /// Serves until told to stop, and returns the exit code. The error is for the operator.
 pub fn run(options: &Options) -> Result<u8> {
     let registry = Registry::new(options.workers);
+    registry.gauge(&counters::BUILD_INFO, &BUILD).set(1.0);
     let look = log::Options { json: options.log_format == LogFormat::Json, debug: false };
     let log = Log::start(look, Box::new(io::stdout()), &registry).context("cannot start the log")?;
     log.install().context("cannot install the log")?;

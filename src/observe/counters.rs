@@ -147,8 +147,6 @@ table! {
         "Smoothed round-trip time of an upstream.";
     UPSTREAM_CONNECTIONS = "dnslet_upstream_connections" Gauge Source Absent ["to"]
         "Connections open to an upstream.";
-    MISMATCHES = "dnslet_mismatches_total" Counter Handle Absent ["reason"]
-        "Messages from upstreams that were not the answer to the question asked.";
 
     FLIGHTS = "dnslet_flights" Gauge Source Absent []
         "Misses being resolved now.";

@@ -323,10 +323,10 @@ mod tests {
     #[test]
     fn handles_show_under_their_labels() {
         let registry = Registry::new(1);
-        registry.counter(&counters::MISMATCHES, &["question"]).increment(3);
+        registry.counter(&counters::METERS_REFUSED, &[]).increment(3);
         registry.gauge(&counters::BUILD_INFO, &["0.1.0", "abc", "rust"]).set(1.0);
         let samples = parse(&registry.render());
-        assert_eq!(samples["dnslet_mismatches_total{reason=\"question\"}"], 3.0);
+        assert_eq!(samples["dnslet_meters_refused_total"], 3.0);
         assert_eq!(samples["coredns_build_info{version=\"0.1.0\",revision=\"abc\",goversion=\"rust\"}"], 1.0);
     }
 

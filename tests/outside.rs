@@ -1,0 +1,97 @@
+//! What an operator sees from outside: metrics, the query log, the errors log, in CoreDNS's names and forms.
+
+use std::net::IpAddr;
+
+use crate::support::wire::*;
+use crate::support::{Agent, Query, time};
+
+/// The sum of the series that carry these labels besides server, zone and view.
+fn count(agent: &Agent, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let server = format!("dns://{}", agent.dns());
+    let common = [("server", server.as_str()), ("view", "")];
+    agent.metric(name, &[&common, labels].concat())
+}
+
+#[test]
+fn metrics_have_the_names_and_labels_dashboards_use() {
+    let (agent, up) = Agent::beside_upstream("cache 30\n errors\n forward . {once}");
+    let name = "ttl300.metrics.test.";
+    agent.ask_a(name);
+    agent.ask_a(name);
+    agent.ask_tcp(&Query::new(name, A).dnssec_ok());
+    agent.ask(&Query::new("nx.metrics.test.", AAAA));
+    agent.ask(&Query::new("nx.metrics.test.", AAAA));
+    for (metric, labels, value) in [
+        ("coredns_dns_requests_total", &[("zone", "."), ("proto", "udp"), ("family", "1"), ("type", "A")][..], 2.0),
+        ("coredns_dns_requests_total", &[("zone", "."), ("proto", "tcp"), ("family", "1"), ("type", "A")], 1.0),
+        ("coredns_dns_do_requests_total", &[("zone", ".")], 1.0),
+        ("coredns_dns_responses_total", &[("zone", "."), ("rcode", "NOERROR"), ("plugin", "cache")], 3.0),
+        ("coredns_dns_responses_total", &[("zone", "."), ("rcode", "NXDOMAIN"), ("plugin", "cache")], 2.0),
+        ("coredns_dns_request_duration_seconds_count", &[("zone", ".")], 5.0),
+        ("coredns_dns_request_duration_seconds_bucket", &[("zone", "."), ("le", "+Inf")], 5.0),
+        ("coredns_dns_request_size_bytes_count", &[("zone", "."), ("proto", "udp")], 4.0),
+        ("coredns_dns_response_size_bytes_count", &[("zone", "."), ("proto", "tcp")], 1.0),
+        ("coredns_cache_requests_total", &[("zones", ".")], 5.0),
+        ("coredns_cache_misses_total", &[("zones", ".")], 3.0),
+        ("coredns_cache_hits_total", &[("zones", "."), ("type", "success")], 1.0),
+        ("coredns_cache_hits_total", &[("zones", "."), ("type", "denial")], 1.0),
+        ("coredns_cache_entries", &[("zones", "."), ("type", "success")], 2.0),
+        ("coredns_cache_entries", &[("zones", "."), ("type", "denial")], 1.0),
+        ("coredns_plugin_enabled", &[("zone", "."), ("name", "cache")], 1.0),
+        ("coredns_plugin_enabled", &[("zone", "."), ("name", "forward")], 1.0),
+    ] {
+        assert_eq!(count(&agent, metric, labels), value, "{metric} {labels:?}\n{}", agent.metrics());
+    }
+    let to = up.address().to_string();
+    let exchanged = [("proxy_name", "forward"), ("to", &to), ("rcode", "NOERROR")];
+    assert_eq!(agent.metric("coredns_proxy_request_duration_seconds_count", &exchanged), 2.0);
+    for always in ["coredns_build_info", "coredns_panics_total", "coredns_reload_failed_total", "process_open_fds"] {
+        assert!(agent.metrics().contains(&format!("\n{always}")), "{always} is there from the start");
+    }
+}
+
+#[test]
+fn queries_for_no_zone_are_counted_as_dropped() {
+    let plan = Agent::plan();
+    let text = plan.block("test", "whoami");
+    let agent = plan.corefile(&text).start();
+    assert_eq!(agent.ask_a("outside.example.").rcode, REFUSED);
+    let dropped = [("zone", "dropped"), ("rcode", "REFUSED"), ("plugin", "")];
+    assert_eq!(count(&agent, "coredns_dns_responses_total", &dropped), 1.0);
+}
+
+/// The line of the log that holds the text.
+#[track_caller]
+fn line(agent: &Agent, text: &str) -> String {
+    let found = || agent.log().lines().find(|line| line.contains(text)).map(str::to_owned);
+    time::until(&format!("a log line with {text:?}"), found)
+}
+
+#[test]
+fn query_log_has_the_form_of_coredns() {
+    let (agent, _up) = Agent::beside_upstream("log\n cache\n forward . {once}");
+    let query = Query::new("TTL300.Log.test.", A).with_id(4711);
+    let reply = agent.ask(&query);
+    let line = line(&agent, "ttl300.log.test.");
+    let words: Vec<&str> = line.split(' ').collect();
+    let [level, remote, "-", id, kind, class, name, proto, size, dnssec_ok, bufsize, rcode, flags, rsize, took] =
+        words[..]
+    else {
+        panic!("{line}")
+    };
+    assert_eq!([level, id, kind, class, name, proto], ["[INFO]", "4711", "\"A", "IN", "ttl300.log.test.", "udp"]);
+    assert_eq!(remote.rsplit_once(':').map(|(ip, _)| ip.parse()), Some(Ok(IpAddr::from([127, 0, 0, 1]))), "{line}");
+    assert_eq!([size, dnssec_ok, bufsize], [&query.bytes().len().to_string(), "false", "512\""]);
+    assert_eq!([rcode, flags], ["NOERROR", "qr,rd,ra"]);
+    assert_eq!(rsize.parse(), Ok(reply.raw.len()), "{line}");
+    assert!(took.strip_suffix('s').is_some_and(|took| took.parse::<f64>().is_ok()), "{line}");
+}
+
+#[test]
+fn errors_log_names_question_and_cause() {
+    let (agent, _up) = Agent::beside_upstream("errors\n forward . {once}");
+    assert_eq!(agent.ask_a("silent.errors.test.").rcode, SERVFAIL);
+    let line = line(&agent, "silent.errors.test.");
+    assert!(line.starts_with("[ERROR] plugin/errors: 2 silent.errors.test. A: read udp "), "{line}");
+    assert!(line.ends_with(": i/o timeout"), "{line}");
+}

@@ -14,6 +14,8 @@ mod reload;
 #[cfg(test)]
 mod scenario;
 #[cfg(test)]
+mod seeds;
+#[cfg(test)]
 mod serving;
 #[cfg(test)]
 mod support;

@@ -37,9 +37,10 @@ pub fn write(query: &Query<'_>, response: &Response, shape: Shape<'_>, out: &mut
     let limit = shape.limit.min(out.len());
     let out = &mut out[..limit];
     let reserve = if query.edns.is_some() { EMPTY_OPT } else { 0 };
-    let mut end = response.wire.len();
+    let wire = response.wire();
+    let mut end = wire.len();
     if end + reserve <= limit {
-        out[..end].copy_from_slice(&response.wire);
+        out[..end].copy_from_slice(wire);
     } else {
         end = write_cut(response, limit - reserve, out);
     }
@@ -48,13 +49,13 @@ pub fn write(query: &Query<'_>, response: &Response, shape: Shape<'_>, out: &mut
     out[LENGTH..question_end].copy_from_slice(&query.message[LENGTH..question_end]);
     write_flags(query, response, out);
     if let Some(ttl) = shape.ttl {
-        for &at in response.ttls.iter().take_while(|&&at| usize::from(at) < end) {
-            out[usize::from(at)..][..4].copy_from_slice(&ttl.to_be_bytes());
+        for at in response.ttls().take_while(|&at| at < end) {
+            out[at..][..4].copy_from_slice(&ttl.to_be_bytes());
         }
     }
     if query.edns.is_some() {
         let length =
-            edns::write_opt(&mut out[end..], response.rcode, query.dnssec_ok(), &response.errors, shape.explained);
+            edns::write_opt(&mut out[end..], response.rcode, query.dnssec_ok(), response.errors(), shape.explained);
         let additional = header::count(out, Count::Additional) + 1;
         header::set_count(out, Count::Additional, additional);
         end += length;
@@ -102,7 +103,7 @@ fn write_flags(query: &Query<'_>, response: &Response, out: &mut [u8]) {
     out[2] |= query.message[2] & header::RD;
     // AD is for clients that can make sense of it (RFC 6840 section 5.8).
     let understands = query.authentic_data() || query.dnssec_ok();
-    let authentic = if understands { response.wire[3] & header::AD } else { 0 };
+    let authentic = if understands { response.wire()[3] & header::AD } else { 0 };
     out[3] = header::RA | authentic | query.message[3] & header::CD | (response.rcode.0 & 0x0f) as u8;
 }
 
@@ -118,7 +119,7 @@ fn write_cut(response: &Response, limit: usize, out: &mut [u8]) -> usize {
         counts[section as usize / 2 - 3] += 1;
         end = record_end;
     }
-    out[..end].copy_from_slice(&response.wire[..end]);
+    out[..end].copy_from_slice(&response.wire()[..end]);
     for (section, count) in [Count::Answer, Count::Authority, Count::Additional].into_iter().zip(counts) {
         header::set_count(out, section, count);
     }

@@ -7,16 +7,17 @@ use super::record::{Expanded, Field, Record, fields, may_arrive_compressed, may_
 /// A response without its OPT: what is stored, and what replies are copied from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
-    /// Header, question and records; names compressed. The ID is 0.
-    pub(super) wire: Box<[u8]>,
-    /// Where each TTL stands.
-    pub(super) ttls: Box<[u16]>,
+    /// In one piece, so that a hit touches as little memory as can be: header, question and records, names compressed,
+    /// the ID 0; then where each TTL stands, two octets each; then EDE options of the upstream in wire form.
+    octets: Box<[u8]>,
+    /// How long the first part is.
+    length: u16,
+    /// How many records there are.
+    ttls: u16,
     /// Where the question ends.
     pub(super) question_end: u16,
     /// The whole RCODE, upper bits included.
     pub(super) rcode: Rcode,
-    /// EDE options of the upstream in wire form, often empty.
-    pub(super) errors: Box<[u8]>,
 }
 
 /// Puts a [`Response`] together record by record, compressing names.
@@ -38,7 +39,13 @@ const MAX_MESSAGE: usize = 65_535;
 impl Response {
     /// The wire form: header, question, records, no OPT; ID 0.
     pub fn wire(&self) -> &[u8] {
-        &self.wire
+        &self.octets[..usize::from(self.length)]
+    }
+
+    /// Where each TTL stands.
+    pub(super) fn ttls(&self) -> impl Iterator<Item = usize> {
+        let places = &self.octets[usize::from(self.length)..][..usize::from(self.ttls) * 2];
+        places.as_chunks().0.iter().map(|place| usize::from(u16::from_be_bytes(*place)))
     }
 
     /// The RCODE, extended bits included.
@@ -48,17 +55,17 @@ impl Response {
 
     /// Whether the upstream vouched for the data (AD).
     pub fn authentic(&self) -> bool {
-        self.wire[3] & header::AD != 0
+        self.wire()[3] & header::AD != 0
     }
 
     /// TC, where even TCP gave no whole answer.
     pub fn truncated(&self) -> bool {
-        header::truncated(&self.wire)
+        header::truncated(self.wire())
     }
 
     /// ANCOUNT.
     pub fn answers(&self) -> u16 {
-        header::count(&self.wire, Count::Answer)
+        header::count(self.wire(), Count::Answer)
     }
 
     /// Whether the answer section has what was asked for, not only aliases on the way there.
@@ -70,22 +77,22 @@ impl Response {
 
     /// How many octets this occupies in memory.
     pub fn footprint(&self) -> usize {
-        self.wire.len() + self.ttls.len() * 2 + self.errors.len() + size_of::<Response>()
+        self.octets.len() + size_of::<Response>()
     }
 
     /// The EDE options that came with the response, in wire form.
     pub fn errors(&self) -> &[u8] {
-        &self.errors
+        &self.octets[usize::from(self.length) + usize::from(self.ttls) * 2..]
     }
 
     /// The records in order, with the section each is in.
     pub fn records(&self) -> impl Iterator<Item = (Count, Record)> {
         let ends = [Count::Answer, Count::Authority, Count::Additional]
-            .map(|section| (section, header::count(&self.wire, section)));
+            .map(|section| (section, header::count(self.wire(), section)));
         let sections = ends.into_iter().flat_map(|(section, count)| (0..count).map(move |_| section));
         let mut at = usize::from(self.question_end);
         sections.map_while(move |section| {
-            let record = Record::read(&self.wire, at)?;
+            let record = Record::read(self.wire(), at)?;
             at = record.end;
             Some((section, record))
         })
@@ -132,12 +139,15 @@ impl Builder {
             header::set_count(&mut self.wire, section, count);
         }
         self.wire[3] = self.wire[3] & 0xf0 | (rcode.0 & 0x0f) as u8;
+        let length = self.wire.len() as u16;
+        self.wire.extend(self.ttls.iter().flat_map(|place| place.to_be_bytes()));
+        self.wire.extend(errors);
         Response {
-            wire: self.wire.into_boxed_slice(),
-            ttls: self.ttls.into_boxed_slice(),
+            octets: self.wire.into_boxed_slice(),
+            length,
+            ttls: self.ttls.len() as u16,
             question_end: self.question_end as u16,
             rcode,
-            errors: errors.into_boxed_slice(),
         }
     }
 

@@ -15,8 +15,10 @@ use std::ptr::{NonNull, null_mut};
 
 /// Datagrams per system call.
 pub const BATCH: usize = 32;
-/// Bytes of one datagram, received or sent.
+/// Bytes of one datagram received; a longer one is cut.
 pub const DATAGRAM: usize = 4096;
+/// Bytes of one datagram sent: no reply over UDP is longer than 1232 (RFC 9715).
+pub const REPLY: usize = 1280;
 
 /// One page of buffers, reused for every batch of a worker.
 pub struct Batch {
@@ -100,7 +102,7 @@ impl Batch {
     }
 
     /// The datagram in slot `i` of the last receive and the room for its reply.
-    pub fn slot(&mut self, i: usize) -> (Datagram<'_>, &mut [u8; DATAGRAM]) {
+    pub fn slot(&mut self, i: usize) -> (Datagram<'_>, &mut [u8; REPLY]) {
         assert!(i < self.received, "slot of the last batch");
         // SAFETY: `i` is in bounds. The references cover different fields of the slot and live as long as `&mut self`,
         // so nothing else (the kernel included) writes there meanwhile.
@@ -130,7 +132,7 @@ impl Batch {
 
     /// Queues the first `len` bytes of slot `i`'s reply.
     pub fn queue(&mut self, i: usize, len: usize) {
-        assert!(i < self.received && self.queued < BATCH && len <= DATAGRAM, "a reply of the last batch");
+        assert!(i < self.received && self.queued < BATCH && len <= REPLY, "a reply of the last batch");
         let room = self.room.as_ptr();
         // SAFETY: indices are in bounds; the pointers stored stay good until `drop`.
         unsafe {
@@ -220,7 +222,7 @@ struct Slot {
     control: Control,
     name: Name,
     query: [u8; DATAGRAM],
-    reply: [u8; DATAGRAM],
+    reply: [u8; REPLY],
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::dns::record::{Expanded, Field, fields};
 use crate::dns::reply::is_dnssec;
 use crate::dns::{Builder, Rcode, Record, Response, Type, edns, name, question};
 
-use super::resolution::Asked;
+use super::asked::Asked;
 
 /// The longest chain of aliases that is followed.
 const MAX_CHAIN: usize = 16;

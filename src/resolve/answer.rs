@@ -6,32 +6,19 @@ use std::time::Instant;
 
 use crate::cache::settings::ServeStale;
 use crate::cache::{Class, Entry, Settings, lifetime};
-use crate::dns::{self, Ede, Explained, Protocol, Query, Rcode, Type, Unfit, reply};
+use crate::dns::{self, Ede, Explained, Query, Rcode, Type, Unfit, reply};
 use crate::observe::{self, Event, Plugin, Slab};
-use crate::routes::Route;
 
+use super::asked::WHOLE_NAME;
 use super::bits::Bits;
 use super::drive::Miss;
 use super::gate::{self, Refusal};
-use super::resolution::Asked;
 use super::resolver::Resolver;
+use super::way::{Client, Way};
 use super::{shuffle, whoami};
 
 /// The TTL of stale replies where the Corefile names none, in seconds (RFC 8767 section 4).
 const STALE_TTL: u32 = 30;
-
-/// Who asks, and where.
-#[derive(Clone, Copy, Debug)]
-pub struct Client {
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// Its transport.
-    pub protocol: Protocol,
-    /// Which listener, as an index into `Routes::listens`.
-    pub listen: u16,
-    /// The address it asked.
-    pub local: SocketAddr,
-}
 
 /// What becomes of a query.
 pub enum Verdict {
@@ -50,17 +37,6 @@ enum Found {
     Fresh(Arc<Entry>),
     Stale(Arc<Entry>),
     Absent,
-}
-
-/// One query on its way: everything that is known once its zone is found.
-pub(super) struct Way<'a> {
-    pub(super) worker: usize,
-    pub(super) now: Instant,
-    pub(super) client: &'a Client,
-    pub(super) route_index: usize,
-    pub(super) route: &'a Route,
-    pub(super) zone: usize,
-    pub(super) slab: &'a Slab,
 }
 
 impl Resolver {
@@ -210,7 +186,7 @@ impl Resolver {
         explained: Option<Explained<'_>>,
         out: &mut [u8],
     ) -> usize {
-        let shape = reply::Shape { ttl: Some(ttl), explained, limit: limit(way, query, out) };
+        let shape = reply::Shape { ttl: Some(ttl), explained, limit: way.limit(query, out) };
         let length = reply::write(query, &entry.response, shape, out);
         self.finish(way, query, entry.response.rcode(), Plugin::Cache, &mut out[..length], way.now);
         length
@@ -224,7 +200,7 @@ impl Resolver {
         out: &mut [u8],
     ) -> Verdict {
         if way.route.whoami && !way.route.forwards.iter().any(|forward| forward.matches(query.name())) {
-            let length = whoami::write(query, way.client, limit(way, query, out), out);
+            let length = whoami::write(query, way.client, way.limit(query, out), out);
             self.finish(way, query, Rcode::NOERROR, Plugin::Whoami, &mut out[..length], way.now);
             return Verdict::Reply(length);
         }
@@ -295,9 +271,6 @@ impl Resolver {
     }
 }
 
-/// The type under which the denial of a whole name is kept; the gate lets no question of this type through.
-pub(super) const WHOLE_NAME: Type = Type(0);
-
 const CACHED_ERROR: Explained<'static> = Explained { code: Ede::CACHED_ERROR, text: "" };
 
 const NO_ZONE: Refusal = Refusal {
@@ -317,14 +290,6 @@ const STRANGER: Refusal = Refusal {
     explained: Some(Explained { code: Ede::PROHIBITED, text: "this client's network is not served" }),
     event: Event::RejectedClient,
 };
-
-/// The most octets of a reply on this way.
-pub(super) fn limit(way: &Way<'_>, query: &Query<'_>, out: &[u8]) -> usize {
-    match way.client.protocol {
-        Protocol::Udp => reply::udp_limit(query, way.route.bufsize).min(out.len()),
-        Protocol::Tcp => out.len(),
-    }
-}
 
 fn newer(exact: Arc<Entry>, whole: Arc<Entry>, stale: &ServeStale) -> Arc<Entry> {
     let positive = stale.prefer_positive && exact.class == Class::Success;
@@ -361,25 +326,4 @@ fn count_response(
     elapsed: std::time::Duration,
 ) {
     slab.response(observe::Response { rcode, plugin, size: reply.len(), proto: client.protocol, elapsed });
-}
-
-impl Asked {
-    /// The question of a query on its way, owned, with its keys.
-    pub(super) fn of(resolver: &Resolver, way: &Way<'_>, query: &mut Query<'_>) -> Asked {
-        let bits = Bits::of(query);
-        let (qtype, fingerprint) = (query.qtype, way.route.fingerprint);
-        let cache = &resolver.cache;
-        Asked {
-            route: way.route_index,
-            name: query.name().into(),
-            qtype,
-            qclass: query.qclass,
-            bits,
-            protocol: way.client.protocol,
-            exact: cache.key(fingerprint, query.key(qtype, bits.cached())).to_key(),
-            whole: cache.key(fingerprint, query.key(WHOLE_NAME, bits.cached())).to_key(),
-            flight: cache.key(fingerprint, query.key(qtype, bits.flying())).to_key(),
-            deadline: way.now + super::drive::CLIENT_BUDGET,
-        }
-    }
 }

@@ -9,14 +9,12 @@ use crate::observe::{Event as Counted, Plugin};
 use crate::sys::clock;
 use crate::upstream;
 
-use super::answer::{Client, Way, limit};
+use super::asked::Asked;
 use super::flights::{Flight, Leader, Place};
 use super::outcome::{self, Cause, Failed, Outcome};
-use super::resolution::{Asked, Effect, Event, Resolution};
+use super::resolution::{Effect, Event, Resolution};
 use super::resolver::Resolver;
-
-/// Every client has a reply by then: stub resolvers give up after five seconds.
-pub(super) const CLIENT_BUDGET: Duration = Duration::from_millis(4500);
+use super::way::{Client, Way};
 
 /// How long `verify` waits for the upstream before it uses an expired entry (RFC 8767 section 5).
 const STALE_TIMER: Duration = Duration::from_millis(1800);
@@ -119,7 +117,7 @@ impl Miss {
             _ => Plugin::Forward,
         };
         self.write(out, outcome.room(), |way, query, out| {
-            let length = outcome.write(query, limit(way, query, out), out);
+            let length = outcome.write(query, way.limit(query, out), out);
             self.resolver.finish(way, query, rcode, plugin, &mut out[..length], clock::now());
             length
         });

@@ -14,6 +14,7 @@
 
 mod accept;
 mod answer;
+mod asked;
 mod bits;
 mod drive;
 mod flights;
@@ -25,18 +26,21 @@ mod resolution;
 mod resolver;
 mod settle;
 mod shuffle;
+mod way;
 mod whoami;
 
 pub use accept::{Mismatch, accept};
-pub use answer::{Client, Verdict};
+pub use answer::Verdict;
+pub use asked::Asked;
 pub use bits::Bits;
 pub use drive::Miss;
 pub use flights::Flights;
 pub use gate::ClientPolicy;
 pub use loopguard::LoopGuard;
 pub use outcome::{Cause, Failed, Outcome};
-pub use resolution::{Asked, Effect, Event, Resolution};
+pub use resolution::{Effect, Event, Resolution};
 pub use resolver::{Parts, Resolver, Shared};
+pub use way::Client;
 
 #[cfg(test)]
 mod tests;

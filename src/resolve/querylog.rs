@@ -8,10 +8,10 @@ use crate::plugins::front::format::{LogFacts, ReplyClass};
 use crate::plugins::front::log;
 use crate::sys::clock;
 
-use super::answer::Way;
+use super::asked::Asked;
 use super::outcome::Failed;
-use super::resolution::Asked;
 use super::resolver::Resolver;
+use super::way::Way;
 
 impl Resolver {
     /// Writes the line of the `log` plugin, if the block has one that matches.

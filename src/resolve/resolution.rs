@@ -2,39 +2,13 @@
 
 use std::time::Instant;
 
-use crate::cache::Key;
-use crate::dns::{Class, Ede, Protocol, Rcode, Response, Type, question};
+use crate::dns::{Ede, Rcode, Response, question};
 use crate::upstream::Failure;
 
 use super::accept::{self, Mismatch};
-use super::bits::Bits;
+use super::asked::Asked;
 use super::outcome::{Cause, Failed, Outcome};
 use super::resolver::Resolver;
-
-/// A question that has to be asked, with everything that is needed after the client's datagram is gone.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// The route, as an index into `Routes::routes`.
-    pub route: usize,
-    /// QNAME in lower case, wire form.
-    pub name: Box<[u8]>,
-    /// QTYPE.
-    pub qtype: Type,
-    /// QCLASS.
-    pub qclass: Class,
-    /// DO, CD, RD.
-    pub bits: Bits,
-    /// The transport of the client that asked first.
-    pub protocol: Protocol,
-    /// Under which key the answer is stored.
-    pub exact: Key,
-    /// Under which key it is stored when it denies the name as a whole.
-    pub whole: Key,
-    /// Equal questions in progress share this one.
-    pub flight: Key,
-    /// When the client has to have a reply.
-    pub deadline: Instant,
-}
 
 /// What happened.
 #[derive(Debug)]

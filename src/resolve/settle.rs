@@ -6,8 +6,8 @@ use std::time::Instant;
 use crate::cache::{Class, Entry, Settings, lifetime};
 use crate::dns::{Rcode, Response};
 
+use super::asked::Asked;
 use super::outcome::Outcome;
-use super::resolution::Asked;
 use super::resolver::Resolver;
 
 impl Resolver {

@@ -6,7 +6,7 @@ use crate::dns::header::Count;
 use crate::dns::name::MAX_NAME;
 use crate::dns::{Builder, Protocol, Query, Rcode, Type, reply};
 
-use super::answer::Client;
+use super::way::Client;
 
 /// Writes the reply: no answer; in the additional section the client's address under the name asked for, and its port
 /// as an SRV record under `_udp.` or `_tcp.` and that name, unless that would be too long for a name.

@@ -21,7 +21,9 @@ use tokio::time::Sleep;
 enum Turn {
     /// A full batch: there may be more.
     Full,
-    /// A partial batch: the queue was empty afterwards.
+    /// A partial batch of some size: while it was answered, more may have come.
+    Busy,
+    /// Next to nothing: the queue was empty afterwards.
     Emptied,
     /// An error, possibly of a reply sent earlier. The queue may still hold something.
     Failed,
@@ -42,7 +44,7 @@ pub(crate) async fn run(local: Rc<Local>, listening: Rc<Listening>, socket: Rc<R
                 let Ok(ready) = std::task::ready!(socket.poll_ready(cx)) else {
                     return Poll::Ready(Turn::Failed);
                 };
-                match receive(&local, &listening, &socket) {
+                match receive_while_busy(&local, &listening, &socket) {
                     Turn::Emptied => ready.emptied(),
                     turn => {
                         ready.keep();
@@ -59,7 +61,7 @@ pub(crate) async fn run(local: Rc<Local>, listening: Rc<Listening>, socket: Rc<R
                 failures = 0;
                 tokio::task::yield_now().await;
             }
-            Turn::Emptied => {}
+            Turn::Busy | Turn::Emptied => {}
             Turn::Failed => {
                 failures += 1;
                 back_off(failures).await;
@@ -115,6 +117,24 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 /// Errors in a row that are taken for reports of ICMP messages.
 const SHRUGS: u32 = 8;
 
+/// Receives batches for as long as they are of some size, without asking the runtime in between whether there is more:
+/// on a busy socket there is, and the question costs as much as the answer.
+fn receive_while_busy(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<Readable>) -> Turn {
+    for _ in 0..IN_A_ROW {
+        match receive(local, listening, socket) {
+            Turn::Busy => {}
+            turn => return turn,
+        }
+    }
+    Turn::Full
+}
+
+/// From so many datagrams on a batch is of some size.
+const BUSY: usize = 3;
+
+/// So many batches, and the other sockets and tasks have their turn.
+const IN_A_ROW: usize = 8;
+
 /// Receives one batch, answers it and sends the replies.
 fn receive(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<Readable>) -> Turn {
     let mut batch = local.batch.borrow_mut();
@@ -123,7 +143,11 @@ fn receive(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<Readable>) 
             local.count(Event::ReceiveCall);
             batch::answer(local, listening, socket, &mut batch, n);
             send(local, socket, &mut batch);
-            if n == BATCH { Turn::Full } else { Turn::Emptied }
+            match n {
+                BATCH => Turn::Full,
+                BUSY.. => Turn::Busy,
+                _ => Turn::Emptied,
+            }
         }
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Turn::Emptied,
         Err(_) => {

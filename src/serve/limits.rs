@@ -31,7 +31,8 @@ impl Default for Limits {
         Self {
             inflight: 8192,
             connections: 10_000,
-            per_source: 100,
+            // All pods on the host's network, and all programs of a plain host, are one source.
+            per_source: 1000,
             per_connection: 100,
             read: Duration::from_secs(3),
             write: Duration::from_secs(5),

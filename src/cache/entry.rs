@@ -52,9 +52,12 @@ impl Entry {
 
     /// Whole seconds of life left; zero once it has ended.
     pub fn remaining(&self, now: Instant) -> u32 {
-        let left = self.seconds().saturating_sub(self.age(now).as_secs());
+        let age = self.age(now);
         // An end within a second (a servfail of 500 ms) is an end as well.
-        if self.age(now) >= self.lifetime { 0 } else { u32::try_from(left).unwrap_or(u32::MAX) }
+        if age >= self.lifetime {
+            return 0;
+        }
+        u32::try_from(self.seconds().saturating_sub(age.as_secs())).unwrap_or(u32::MAX)
     }
 
     /// Whether its life has not ended yet.

@@ -168,7 +168,7 @@ impl<'a> Query<'a> {
 
     /// Reads what follows the question: at most one OPT counts, other records only have to be whole.
     fn read_records(&mut self) -> Result<(), Unfit> {
-        let broken = Unfit::Format { question_end: self.question_end, edns: has_opt(self.message) };
+        let broken = || Unfit::Format { question_end: self.question_end, edns: has_opt(self.message) };
         let answers = header::count(self.message, Count::Answer);
         let authority = header::count(self.message, Count::Authority);
         let additional = header::count(self.message, Count::Additional);
@@ -177,11 +177,11 @@ impl<'a> Query<'a> {
         }
         // More than these no query has: an IXFR carries one SOA in authority, a signed query OPT and TSIG.
         if answers > 1 || authority > 1 || additional > 2 {
-            return Err(broken);
+            return Err(broken());
         }
         let mut at = self.question_end;
         for index in 0..answers + authority + additional {
-            let record = Record::read(self.message, at).ok_or(broken)?;
+            let record = Record::read(self.message, at).ok_or_else(broken)?;
             at = record.end;
             if index < answers + authority {
                 continue;

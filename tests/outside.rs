@@ -95,3 +95,12 @@ fn errors_log_names_question_and_cause() {
     assert!(line.starts_with("[ERROR] plugin/errors: 2 silent.errors.test. A: read udp "), "{line}");
     assert!(line.ends_with(": i/o timeout"), "{line}");
 }
+
+#[test]
+fn the_health_probe_is_not_counted_as_a_query() {
+    let plan = Agent::plan();
+    let health = format!("whoami\nhealth {}:8080", plan.ip());
+    let agent = plan.root(&health).start();
+    time::until("a probe", || (agent.metric("coredns_health_request_duration_seconds_count", &[]) > 0.0).then_some(()));
+    assert_eq!(agent.metric("coredns_dns_requests_total", &[("type", "TXT")]), 0.0, "{}", agent.metrics());
+}

@@ -55,11 +55,17 @@ impl Resolver {
             Err(unfit) => return self.reject(worker, message, client, unfit, out),
         };
         let door = &self.doors[usize::from(client.listen)];
-        let refusal = self.stranger(client).or_else(|| gate::refusal(&query));
-        if let Some(refusal) = refusal {
+        let listen = &self.routes.listens[usize::from(client.listen)];
+        if gate::is_probe(&query, client) {
+            // Not counted: nobody asked but ourselves.
+            return Verdict::Reply(reply::write_error(&query, Rcode::REFUSED, None, out));
+        }
+        if !self.clients.serves(client.peer.ip(), listen.explicit.then(|| client.local.ip())) {
+            return self.refuse(worker, &query, client, &STRANGER, out);
+        }
+        if let Some(refusal) = gate::refusal(&query) {
             return self.refuse(worker, &query, client, &refusal, out);
         }
-        let listen = &self.routes.listens[usize::from(client.listen)];
         if query.qclass != dns::Class::IN && !listen.any_forward {
             return self.refuse(worker, &query, client, &NO_CLASS, out);
         }
@@ -232,10 +238,6 @@ impl Resolver {
             self.registry.worker(way.worker).count(Event::Truncated);
         }
         self.log_query(way, query, rcode, reply, elapsed);
-    }
-
-    fn stranger(&self, client: &Client) -> Option<Refusal> {
-        (!self.clients.serves(client.peer.ip(), client.local.ip())).then_some(STRANGER)
     }
 
     fn refuse(&self, worker: usize, query: &Query<'_>, client: &Client, refusal: &Refusal, out: &mut [u8]) -> Verdict {

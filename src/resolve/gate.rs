@@ -6,6 +6,8 @@ use crate::dns::{Class, Ede, Explained, Query, Rcode, Type};
 use crate::observe::Event;
 use crate::plugins::value::Network;
 
+use super::way::Client;
+
 /// Which clients are answered: those of the node and of private networks, and the networks the operator adds. An open
 /// resolver is a weapon in other people's hands (RFC 5358).
 #[derive(Clone, Debug, Default)]
@@ -26,14 +28,23 @@ const OWN_CHAOS: [&[u8]; 4] =
     [b"\x02id\x06server\x00", b"\x07version\x06server\x00", b"\x08hostname\x04bind\x00", b"\x07version\x04bind\x00"];
 
 impl ClientPolicy {
-    /// Whether a client at `peer` is answered on a listener at `local`. Who reaches a private address is local enough.
-    pub fn serves(&self, peer: IpAddr, local: IpAddr) -> bool {
+    /// Whether a client at `peer` is answered. `bound` is the listener's address where the Corefile names it: who reaches
+    /// a private address that was chosen is local enough. A listener on all addresses says nothing of the kind, for a
+    /// host behind address translation has a private one for the whole internet.
+    pub fn serves(&self, peer: IpAddr, bound: Option<IpAddr>) -> bool {
         let peer = peer.to_canonical();
-        let local = local.to_canonical();
         is_private(peer)
-            || (!local.is_unspecified() && is_private(local))
+            || bound.is_some_and(|address| is_private(address.to_canonical()))
             || self.nets.iter().any(|net| net.contains(peer))
     }
+}
+
+/// Whether this is our own health probe: it comes from the address that it asks, or from the loopback.
+pub(super) fn is_probe(query: &Query<'_>, client: &Client) -> bool {
+    let peer = client.peer.ip().to_canonical();
+    query.qclass == Class::CH
+        && query.name() == OWN_CHAOS[0]
+        && (peer.is_loopback() || peer == client.local.ip().to_canonical())
 }
 
 /// What is wrong with a query in itself.
@@ -81,23 +92,23 @@ mod tests {
     fn strangers_are_not_answered_on_public_or_wildcard_addresses() {
         let policy = ClientPolicy { nets: vec![net("203.0.113.0/24")] };
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        for (peer, local, served) in [
-            ("127.0.0.1", "0.0.0.0", true),
-            ("10.1.2.3", "0.0.0.0", true),
-            ("::ffff:10.1.2.3", "::", true),
-            ("100.64.1.1", "::", true),
-            ("8.8.8.8", "0.0.0.0", false),
-            ("8.8.8.8", "198.51.100.1", false),
-            ("8.8.8.8", "169.254.20.10", true),
-            ("203.0.113.9", "0.0.0.0", true),
-            ("203.0.114.9", "0.0.0.0", false),
-            ("2001:db8::1", "::", false),
-            ("fd00::1", "::", true),
-            ("2001:db8::1", "fd00::53", true),
+        for (peer, bound, served) in [
+            ("127.0.0.1", None, true),
+            ("10.1.2.3", None, true),
+            ("::ffff:10.1.2.3", None, true),
+            ("100.64.1.1", None, true),
+            ("8.8.8.8", None, false),
+            ("8.8.8.8", Some("198.51.100.1"), false),
+            ("8.8.8.8", Some("169.254.20.10"), true),
+            ("203.0.113.9", None, true),
+            ("203.0.114.9", None, false),
+            ("2001:db8::1", None, false),
+            ("fd00::1", None, true),
+            ("2001:db8::1", Some("fd00::53"), true),
         ] {
-            assert_eq!(policy.serves(ip(peer), ip(local)), served, "{peer} at {local}");
+            assert_eq!(policy.serves(ip(peer), bound.map(ip)), served, "{peer} at {bound:?}");
         }
         let everybody = ClientPolicy { nets: vec![net("::/0")] };
-        assert!(everybody.serves(ip("2001:db8::1"), ip("::")));
+        assert!(everybody.serves(ip("2001:db8::1"), None));
     }
 }

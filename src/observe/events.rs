@@ -46,8 +46,6 @@ events! {
     DroppedUnreachable = DATAGRAMS_DROPPED "unreachable",
     /// The kernel did not take the reply for another reason.
     DroppedSend = DATAGRAMS_DROPPED "send",
-    /// A plugin decided on silence.
-    DroppedPolicy = DATAGRAMS_DROPPED "policy",
     /// Answered with FORMERR.
     RejectedFormat = QUERIES_REJECTED "format",
     /// Answered with NOTIMP.
@@ -66,12 +64,8 @@ events! {
     FlightJoined = FLIGHTS_JOINED,
     /// Too many misses are being resolved.
     ShedFlights = MISSES_SHED "flights",
-    /// Too many queries wait for the same miss.
-    ShedWaiters = MISSES_SHED "waiters",
     /// Too many queries of this worker wait.
     ShedWorker = MISSES_SHED "worker",
-    /// Too many queries of one connection wait.
-    ShedConnection = MISSES_SHED "connection",
     /// `max_concurrent` queries are under way.
     ShedUpstream = MISSES_SHED "max_concurrent",
     /// No upstream answered in time.

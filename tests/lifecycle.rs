@@ -137,6 +137,14 @@ fn a_bad_corefile_stops_the_start_with_every_fault() {
 }
 
 #[test]
+fn what_does_nothing_is_pointed_out_at_the_start() {
+    let agent = Agent::root("whoami\n    pprof");
+    let log = agent.log();
+    let line = log.lines().find(|line| line.contains("`pprof` does nothing"));
+    assert!(line.is_some_and(|line| line.starts_with("[WARNING] ") && line.contains("Corefile:")), "{log}");
+}
+
+#[test]
 fn a_missing_corefile_names_the_file() {
     let output = output(&["-conf", "/nonexistent/Corefile"]);
     assert_eq!(output.status.code(), Some(1));

@@ -86,7 +86,9 @@ async fn live(options: &Options, log: &Log, registry: Arc<Registry>) -> Result<u
     let loaded = load(&mut sources, options);
     let common = Common::new(options, registry, log.query_log());
     say(&common.registry, sources.take_notices());
-    let mut agent = Agent::start(options, log, common, sources, loaded?, loops).await?;
+    let loaded = loaded?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let mut agent = Agent::start(options, log, common, sources, loaded, loops).await?;
     let _pidfile = options.pidfile.clone().map(Pidfile::write).transpose().context("cannot write the pidfile")?;
     agent.announce();
 

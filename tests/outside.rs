@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use nix::sys::signal::Signal;
+
 use crate::support::wire::*;
 use crate::support::{Agent, Query, time};
 
@@ -103,4 +105,27 @@ fn the_health_probe_is_not_counted_as_a_query() {
     let agent = plan.root(&health).start();
     time::until("a probe", || (agent.metric("coredns_health_request_duration_seconds_count", &[]) > 0.0).then_some(()));
     assert_eq!(agent.metric("coredns_dns_requests_total", &[("type", "TXT")]), 0.0, "{}", agent.metrics());
+}
+
+#[test]
+fn readiness_and_listeners_are_metrics_too() {
+    let plan = Agent::plan();
+    let health = format!("whoami\nhealth {}:8080", plan.ip());
+    let agent = plan.root(&health).start();
+    let server = format!("dns://{}", agent.dns());
+    for proto in ["udp", "tcp"] {
+        let labels = [("server", server.as_str()), ("proto", proto)];
+        time::until("the listener to be up", || (agent.metric("dnslet_listener_up", &labels) == 1.0).then_some(()));
+    }
+    assert_eq!(agent.metric("dnslet_ready", &[]), 1.0, "{}", agent.metrics());
+}
+
+#[test]
+fn consolidated_errors_are_told_at_the_end() {
+    let (mut agent, _up) = Agent::beside_upstream("errors {\n consolidate 1h timeout$\n }\n forward . {once}");
+    assert_eq!(agent.ask_a("silent.errors.test.").rcode, SERVFAIL);
+    assert!(!agent.log().contains("errors like"), "{}", agent.log());
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.wait().code(), Some(0));
+    assert!(agent.log().contains("1 errors like 'timeout$' occurred in last 1h0m0s"), "{}", agent.log());
 }

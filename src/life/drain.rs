@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::observe::errors_log::ErrorsLog;
 use crate::sys::clock;
 
 use super::agent::Agent;
@@ -26,6 +27,7 @@ impl Agent<'_> {
         }
         self.common.health.watch(&[]);
         self.server.drain(clock::now() + GRACE).await;
+        self.shared.load().error_logs().for_each(ErrorsLog::flush);
         0
     }
 }

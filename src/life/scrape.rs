@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::cache::Cache;
-use crate::observe::{Exposition, Registry, counters};
+use crate::observe::http::expose_health;
+use crate::observe::{Exposition, Readiness, Registry, Sockets, counters};
 use crate::resolve::{Flights, Resolver};
 use crate::routes::Routes;
 use crate::upstream::Upstreams;
@@ -20,6 +21,12 @@ pub(super) fn describe_process(registry: &Registry, cache: &Arc<Cache>, flights:
         into.gauge(&counters::FLIGHTS, &[], flights.aloft() as f64);
         upstreams.expose(into);
     });
+}
+
+/// Readiness and the listeners that are probed, as `/ready` and `/health` tell them.
+pub(super) fn describe_health(registry: &Registry, readiness: &Arc<Readiness>, sockets: &Arc<Sockets>) {
+    let (readiness, sockets) = (Arc::clone(readiness), Arc::clone(sockets));
+    registry.set_source("health", move |into| expose_health(&readiness, &sockets, into));
 }
 
 /// What depends on the configuration in force.

@@ -68,13 +68,15 @@ impl Common {
         }
         let readiness = Arc::new(Readiness::new());
         readiness.unready("agent", "starting");
+        let health = Arc::new(Sockets::new());
+        scrape::describe_health(&registry, &readiness, &health);
         Common {
             workers: options.workers,
             metrics_address: options.metrics_address,
             clients,
             query_log,
             readiness,
-            health: Arc::new(Sockets::new()),
+            health,
             registry,
             cache,
             flights,

@@ -132,6 +132,12 @@ impl ErrorsLog {
         due.iter().for_each(|(severity, line)| write_line(*severity, line));
     }
 
+    /// Writes all counts, whether their time is up or not: nothing else tells them once the agent stops.
+    pub fn flush(&self) {
+        let rest = self.consolidator().flush();
+        rest.iter().for_each(|(severity, line)| write_line(*severity, line));
+    }
+
     fn consolidator(&self) -> MutexGuard<'_, Consolidator> {
         self.consolidator.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,8 +146,7 @@ impl ErrorsLog {
 impl Drop for ErrorsLog {
     /// A reload drops the old rules; what they counted is still told.
     fn drop(&mut self) {
-        let rest = self.consolidator().flush();
-        rest.iter().for_each(|(severity, line)| write_line(*severity, line));
+        self.flush();
     }
 }
 

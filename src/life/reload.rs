@@ -81,6 +81,7 @@ impl Agent<'_> {
         let Next { snapshot, bound, wanted, endpoints } = next;
         endpoints.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         self.shared.store(Arc::clone(&snapshot.resolver));
+        self.server.renew();
         let listens: Vec<SocketAddr> = snapshot.routes.listens.iter().map(|listen| listen.address).collect();
         let index = |address| listens.iter().position(|listen| *listen == address).unwrap_or_default() as u16;
         let added = self.server.add(bound, index).await;
@@ -115,6 +116,7 @@ impl Agent<'_> {
         match self.common.with_files(&self.current, files) {
             Ok(snapshot) => {
                 self.shared.store(Arc::clone(&snapshot.resolver));
+                self.server.renew();
                 self.current = snapshot;
                 scrape::describe_snapshot(&self.common.registry, &self.current);
                 differences

@@ -92,6 +92,11 @@ impl Server {
         Ok(())
     }
 
+    /// A new snapshot is in force: idle workers let go of the one before.
+    pub(super) fn renew(&self) {
+        self.workers.iter().for_each(Worker::renew);
+    }
+
     /// Ceases to serve these addresses; what their queues hold is answered.
     pub(super) fn remove(&mut self, addresses: &[SocketAddr]) {
         self.served.retain(|address, _| !addresses.contains(address));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::dns::header::{self, Count};
-use crate::dns::{Name, Query, Rcode, Record, Type, question};
+use crate::dns::{Name, Protocol, Query, Rcode, Record, Type, question};
 use crate::plugins::front::format::{LogFacts, ReplyClass};
 use crate::plugins::front::log;
 use crate::sys::clock;
@@ -30,7 +30,10 @@ impl Resolver {
             id: query.id(),
             opcode: header::opcode(query.message),
             dnssec_ok: query.dnssec_ok(),
-            bufsize: query.edns.map_or(512, |edns| edns.size),
+            bufsize: match way.client.protocol {
+                Protocol::Udp => query.edns.map_or(512, |edns| edns.size.max(512)),
+                Protocol::Tcp => u16::MAX,
+            },
             rcode,
             flags: header::read_u16(reply, 2),
             reply_size: reply.len(),

@@ -105,6 +105,13 @@ impl Listening {
     }
 }
 
+impl Listening {
+    /// Lets go of a snapshot that is no longer in force.
+    pub(crate) fn renew(&self) {
+        self.snapshot.borrow_mut().load(self.address);
+    }
+}
+
 impl Snapshot {
     fn new(shared: Arc<resolve::Shared>, listen: u16) -> Self {
         let mut newest = arc_swap::Cache::new(shared);

@@ -45,6 +45,7 @@ const PARTING: Duration = Duration::from_secs(5);
 enum Order {
     Add(Vec<Listener>, oneshot::Sender<io::Result<()>>),
     Remove(Vec<SocketAddr>),
+    Renew,
     Drain(Instant),
     Stop,
 }
@@ -76,6 +77,12 @@ impl Worker {
         // A worker that has ended drops the order, and with it the other end of `outcome`.
         let _ = self.orders.send(Order::Add(listeners, done));
         outcome.await.unwrap_or_else(|_| Err(io::Error::other("the worker has ended")))
+    }
+
+    /// Has every socket look at the snapshot in force. A busy one does so with its next batch; an idle one would keep the
+    /// last one that it used, and what belongs to it, alive.
+    pub fn renew(&self) {
+        let _ = self.orders.send(Order::Renew);
     }
 
     /// Ceases to serve these addresses, as in [`Listener::local`]: no connection is accepted any more, and open ones end
@@ -126,6 +133,7 @@ fn run(runtime: &LocalRuntime, index: usize, setup: &Setup, mut orders: Unbounde
                     let until = clock::now() + PARTING;
                     close(&local, &mut addresses, until, |listening| gone.contains(&listening.address));
                 }
+                Some(Order::Renew) => addresses.iter().for_each(|listening| listening.renew()),
                 Some(Order::Drain(deadline)) => {
                     local.draining.set(true);
                     close(&local, &mut addresses, deadline, |_| true);

@@ -21,6 +21,8 @@ use super::transport::{Attempt, Event};
 use crate::dns::convert::Outgoing;
 use crate::dns::{Class, Name, Type};
 
+/// The shortest pause between checks.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between checks, unless `health_check` asks for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
 /// How long a check over UDP waits.
@@ -95,7 +97,7 @@ impl Check {
     }
 
     async fn run(&self, running: Running) {
-        let mut pauses = Pauses { next: self.interval, longest: self.interval.max(LONGEST_PAUSE) };
+        let mut pauses = Pauses::from(self.interval);
         // Between checks the upstream may be dropped from the configuration.
         while let Some(upstream) = running.0.upgrade() {
             let healthy = self.passes(&upstream).await;
@@ -150,6 +152,11 @@ struct Pauses {
 }
 
 impl Pauses {
+    /// Starting with the interval of the Corefile, which may ask for no pause at all.
+    fn from(interval: Duration) -> Pauses {
+        Pauses { next: interval.max(SHORTEST_PAUSE), longest: interval.max(LONGEST_PAUSE) }
+    }
+
     fn draw(&mut self) -> Duration {
         let pause = self.next.mul_f64(rand::rng().random_range(0.8..1.0));
         self.next = (self.next * 3 / 2).min(self.longest);
@@ -179,9 +186,11 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_their_limit_and_never_vanish() {
-        let mut pauses = Pauses { next: Duration::from_millis(500), longest: LONGEST_PAUSE };
+        let mut pauses = Pauses::from(Duration::from_millis(500));
         let drawn: Vec<Duration> = (0..20).map(|_| pauses.draw()).collect();
         assert!(drawn[0] >= Duration::from_millis(400) && drawn[0] < Duration::from_millis(500));
         assert!(drawn[10..].iter().all(|pause| (Duration::from_millis(1200)..LONGEST_PAUSE).contains(pause)));
+        let mut pauses = Pauses::from(Duration::ZERO);
+        assert!((0..20).all(|_| pauses.draw() >= Duration::from_millis(80)));
     }
 }

@@ -43,8 +43,19 @@ impl Edns {
     /// Reads an OPT record. `None` where an option does not fit into its RDATA (FORMERR with OPT, RFC 6891 section 7).
     pub fn read(message: &[u8], record: &Record) -> Option<Edns> {
         debug_assert_eq!(record.rtype, Type::OPT);
-        options(&message[record.rdata..record.end]).try_for_each(|option| option.map(drop))?;
-        Some(Edns { size: record.class.0, version: (record.ttl >> 16) as u8, dnssec_ok: record.ttl & 0x8000 != 0 })
+        let version = (record.ttl >> 16) as u8;
+        if version == 0 {
+            // What options of a later version look like is not known here (RFC 6891 section 6.1.3).
+            options(&message[record.rdata..record.end]).try_for_each(|option| option.map(drop))?;
+        }
+        Some(Edns { size: record.class.0, version, dnssec_ok: record.ttl & 0x8000 != 0 })
+    }
+
+    /// Appends an OPT record that says the same, without options.
+    pub fn write_bare(&self, message: &mut Vec<u8>) {
+        message.extend([0, 0, Type::OPT.0 as u8]);
+        message.extend(self.size.to_be_bytes());
+        message.extend([0, self.version, if self.dnssec_ok { 0x80 } else { 0 }, 0, 0, 0]);
     }
 }
 
@@ -155,6 +166,14 @@ mod tests {
         assert_eq!(options(b"\x00\x0a\x00\x02hi").collect::<Vec<_>>(), [Some((10, &b"hi"[..]))]);
         assert_eq!(options(b"\x00\x0a\x00\x03hi").collect::<Vec<_>>(), [None]);
         assert_eq!(options(b"\x00").collect::<Vec<_>>(), [None]);
+    }
+
+    #[test]
+    fn a_bare_opt_is_read_as_it_was_written() {
+        let edns = Edns { size: 4096, version: 1, dnssec_ok: true };
+        let mut wire = Vec::new();
+        edns.write_bare(&mut wire);
+        assert_eq!(Edns::read(&wire, &Record::read(&wire, 0).unwrap()), Some(edns));
     }
 
     #[test]

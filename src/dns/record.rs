@@ -2,7 +2,7 @@
 
 use super::codes::{Class, Type};
 use super::header::read_u16;
-use super::name::MAX_NAME;
+use super::name::{MAX_LABELS, MAX_NAME};
 
 /// The place of one resource record in a message (RFC 1035 section 4.1.3).
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +73,7 @@ impl Expanded {
     pub fn read(message: &[u8], at: usize) -> Option<(Expanded, usize)> {
         let mut name = Expanded { octets: [0; MAX_NAME], length: 0 };
         let (mut at, mut floor, mut end) = (at, at, None);
+        let mut jumps = 0;
         loop {
             let length = *message.get(at)?;
             match length {
@@ -89,8 +90,9 @@ impl Expanded {
                     let low = *message.get(at + 1)?;
                     let target = usize::from(length & 0x3f) << 8 | usize::from(low);
                     end = end.or(Some(at + 2));
-                    // Each jump lands before every place read so far, so there is no loop.
-                    if target >= floor {
+                    // Each jump lands before every place read so far, so there is no loop; nor a long ladder.
+                    jumps += 1;
+                    if target >= floor || jumps > MAX_LABELS {
                         return None;
                     }
                     at = target;

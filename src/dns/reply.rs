@@ -104,7 +104,9 @@ fn write_flags(query: &Query<'_>, response: &Response, out: &mut [u8]) {
     // AD is for clients that can make sense of it (RFC 6840 section 5.8).
     let understands = query.authentic_data() || query.dnssec_ok();
     let authentic = if understands { response.wire()[3] & header::AD } else { 0 };
-    out[3] = header::RA | authentic | query.message[3] & header::CD | (response.rcode.0 & 0x0f) as u8;
+    // The upper bits of an RCODE need an OPT; without one it would read as another RCODE.
+    let rcode = if response.rcode.0 > 15 && query.edns.is_none() { Rcode::SERVFAIL } else { response.rcode };
+    out[3] = header::RA | authentic | query.message[3] & header::CD | (rcode.0 & 0x0f) as u8;
 }
 
 /// Copies as many whole records as fit and corrects the counts.

@@ -95,6 +95,8 @@ impl Chain {
         let qtype = Type(header::read_u16(query, question_end - 4));
         let mut chain = Chain { names: vec![qname], qtype, dnssec_ok: dnssec_ok(query, question_end) };
         if matches!(qtype, Type::CNAME | Type::ANY) {
+            // The chain ends where it begins, but even so a name has one alias.
+            chain.next(message, sections)?;
             return Ok(chain);
         }
         while let Some(target) = chain.next(message, sections)? {

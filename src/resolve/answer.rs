@@ -138,7 +138,10 @@ impl Resolver {
         let explained = (!is_answer(entry)).then_some(CACHED_ERROR);
         let length = self.write_kept(way, query, entry, ttl, explained, out);
         let renew = settings.prefetch.as_ref().is_some_and(|prefetch| {
-            is_answer(entry) && entry.wants_prefetch(way.now, prefetch) && entry.try_refresh(way.now)
+            query.recursion_desired()
+                && is_answer(entry)
+                && entry.wants_prefetch(way.now, prefetch)
+                && entry.try_refresh(way.now)
         });
         if renew {
             way.slab.prefetch();

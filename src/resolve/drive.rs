@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::Entry;
-use crate::dns::{Ede, Query, reply};
+use crate::dns::header::{self, Count};
+use crate::dns::{Ede, Protocol, Query, reply};
 use crate::observe::{Event as Counted, Plugin};
 use crate::sys::clock;
 use crate::upstream;
@@ -18,6 +19,9 @@ use super::way::{Client, Way};
 
 /// How long `verify` waits for the upstream before it uses an expired entry (RFC 8767 section 5).
 const STALE_TIMER: Duration = Duration::from_millis(1800);
+
+/// A longer message of a client is not kept as it is while its answer is waited for.
+const LONG_MESSAGE: usize = 1232;
 
 /// The pause after a refresh that failed, where the Corefile names none (RFC 8767 section 5).
 const REFRESH_PAUSE: Duration = Duration::from_secs(30);
@@ -49,7 +53,7 @@ impl Miss {
             zone: way.zone,
             client: *way.client,
             started: way.now,
-            message: query.message.into(),
+            message: kept_message(query),
             old: stale,
         }
     }
@@ -85,7 +89,7 @@ impl Miss {
             }
             Place::Full => {
                 counts.count(Counted::ShedFlights);
-                return self.finish(&shed(), out);
+                return self.shed(out);
             }
         };
         if self.is_refresh() {
@@ -98,18 +102,23 @@ impl Miss {
         }
     }
 
-    /// Writes the reply for a query that there is no room to wait for, and gives its length.
+    /// Writes the reply for a query that there is no room to wait for: from an expired entry, if there is one.
     pub fn shed(self, out: &mut Vec<u8>) {
         out.clear();
-        if !self.is_refresh() {
-            self.finish(&shed(), out);
-        } else if let Some(old) = &self.old {
-            old.refresh_ended(clock::now(), None);
+        match &self.old {
+            Some(old) if self.is_refresh() => old.refresh_ended(clock::now(), None),
+            Some(_) => self.finish_stale(out),
+            None => self.finish(&shed(), out),
         }
     }
 
     /// Writes the reply from an outcome.
     pub fn finish(&self, outcome: &Outcome, out: &mut Vec<u8>) {
+        if self.client.protocol == Protocol::Tcp && outcome.is_truncated() {
+            // The one who asked first came by UDP, where half an answer is better than none.
+            let text = "the upstream truncates its answer, and gives no whole one over TCP";
+            return self.finish(&Failed::new(Cause::Answer, Ede::INVALID_DATA, text).into(), out);
+        }
         let rcode = outcome.rcode();
         let plugin = match outcome {
             Outcome::Failed(_) => Plugin::None,
@@ -175,6 +184,22 @@ impl Miss {
     fn pause(&self) -> Duration {
         self.stale_settings().and_then(|stale| stale.failure_recheck).unwrap_or(REFRESH_PAUSE)
     }
+}
+
+/// As much of a client's message as its reply needs: all of it, unless it is so long that many of them would add up.
+fn kept_message(query: &Query<'_>) -> Box<[u8]> {
+    if query.message.len() <= LONG_MESSAGE {
+        return query.message.into();
+    }
+    let mut message = query.message[..query.question_end].to_vec();
+    for section in [Count::Answer, Count::Authority, Count::Additional] {
+        header::set_count(&mut message, section, 0);
+    }
+    if let Some(edns) = query.edns {
+        header::set_count(&mut message, Count::Additional, 1);
+        edns.write_bare(&mut message);
+    }
+    message.into()
 }
 
 /// Sees one flight through to its landing.

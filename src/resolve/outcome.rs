@@ -79,6 +79,15 @@ impl Outcome {
         }
     }
 
+    /// Whether this is half a response: TC set, and no way to the rest.
+    pub fn is_truncated(&self) -> bool {
+        match self {
+            Outcome::Kept(entry) => entry.response.truncated(),
+            Outcome::Passing { response, .. } => response.truncated(),
+            Outcome::Failed(_) => false,
+        }
+    }
+
     /// The RCODE for clients.
     pub fn rcode(&self) -> Rcode {
         match self {

@@ -24,6 +24,11 @@ impl Resolver {
             Outcome::Passing { response, ttl }
         };
         let Some(lifetime) = lifetime::of(&response, &asked.name, asked.qtype, settings) else {
+            if is_answer(response.rcode()) && !response.truncated() {
+                // It holds all the same, if for one client only: what was kept before is no longer so.
+                self.cache.remove(&asked.exact.as_ref());
+                self.cache.remove(&asked.whole.as_ref());
+            }
             return passing(response);
         };
         if !is_answer(response.rcode()) && self.has_better(asked, settings, now) {

@@ -211,3 +211,27 @@ async fn a_flight_lands_for_everyone_even_if_its_leader_is_dropped() {
 fn names_that_only_look_alike_are_told_apart() {
     assert_ne!(Name::parse("a.b").unwrap(), Name::parse("a\\.b").unwrap());
 }
+
+#[test]
+fn a_name_has_one_alias_also_when_it_is_asked_for() {
+    let query = query("a.test.", Type::CNAME);
+    let forked = vec![cname("a.test.", "b.test."), cname("a.test.", "c.test.")];
+    assert_eq!(accepted(&query, &response("a.test.", Type::CNAME, forked, vec![])).unwrap_err(), Mismatch::Chain);
+    let single = response("a.test.", Type::CNAME, vec![cname("a.test.", "b.test.")], vec![]);
+    assert_eq!(accepted(&query, &single).unwrap().answers.len(), 1);
+}
+
+#[test]
+fn an_extended_rcode_is_a_failure_for_those_without_edns() {
+    let query = query("a.test.", Type::A);
+    let mut message = response("a.test.", Type::A, vec![], vec![]);
+    message.edns = Some(Edns::new());
+    message.metadata.response_code = ResponseCode::BADVERS;
+    let kept = accept(&query, &message.to_vec().unwrap()).unwrap();
+    assert_eq!(kept.rcode(), Rcode::BADVERS);
+    let plain = client_query("a.test.", Type::A);
+    let mut out = [0; 512];
+    let shape = reply::Shape { limit: 512, ..Default::default() };
+    reply::write(&Query::parse(&plain).unwrap(), &kept, shape, &mut out);
+    assert_eq!(out[3] & 0x0f, 2, "SERVFAIL, not NOERROR");
+}

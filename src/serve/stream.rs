@@ -40,6 +40,10 @@ pub(crate) fn spawn(local: &Rc<Local>, listening: &Rc<Listening>, socket: TcpStr
         place: RefCell::new(Some(place)),
         evicted: Cell::new(false),
     });
+    if listening.is_closing() {
+        // It waited in the queue while others were told.
+        tether.finish(local.draining.get());
+    }
     local.streams.borrow_mut().insert(id, tether.clone());
     local.counts().set(Level::TcpConnections, local.streams.borrow().len());
     let address = match listening.is_wildcard().then(|| socket.local_addr()) {
@@ -191,6 +195,10 @@ impl Stream {
         self.unread = waiting;
         self.unread.drain(..asked);
         self.note_front(asked > 0, now);
+        if self.is_full() {
+            // The rest of the message waits in the kernel because of us, not of the client.
+            self.started = None;
+        }
         if self.end.is_some() || self.is_full() {
             return Ok(asked > 0);
         }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 /// The figures of this process at one moment. A field is `None` where `/proc` did not tell.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,12 +49,26 @@ pub fn figures() -> Figures {
 ///
 /// A socket on the unspecified address holds every address of its family, and `[::]` the IPv4 ones too.
 pub fn holder_of(address: SocketAddr, transport: PortOf) -> Option<String> {
+    name_of_first(&sockets_at(address, transport))
+}
+
+/// As [`holder_of`], but sockets of this process do not count.
+pub fn other_holder_of(address: SocketAddr, transport: PortOf) -> Option<String> {
+    let mut sockets = sockets_at(address, transport);
+    sockets.retain(|socket| !has_open(Path::new("/proc/self"), socket.inode));
+    name_of_first(&sockets)
+}
+
+fn sockets_at(address: SocketAddr, transport: PortOf) -> Vec<Socket> {
     let tables = match transport {
         PortOf::Udp => ["/proc/net/udp", "/proc/net/udp6"],
         PortOf::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
     };
     let texts = tables.map(|path| fs::read_to_string(path).unwrap_or_default());
-    let sockets: Vec<Socket> = texts.iter().flat_map(|text| holders(text, address, transport)).collect();
+    texts.iter().flat_map(|text| holders(text, address, transport)).collect()
+}
+
+fn name_of_first(sockets: &[Socket]) -> Option<String> {
     let named = sockets.iter().find_map(|socket| owner(socket.inode));
     named.or_else(|| sockets.first().map(|socket| format!("another process (uid {})", socket.uid)))
 }
@@ -161,18 +176,22 @@ fn local_address(text: &str) -> Option<SocketAddr> {
 
 /// The process that has the socket open, among those whose descriptors we may read.
 fn owner(inode: u64) -> Option<String> {
-    let wanted = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let name = process.file_name();
         let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else { continue };
-        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
-        let holds = |path| fs::read_link(path).is_ok_and(|link| link.as_os_str() == wanted.as_str());
-        if descriptors.flatten().any(|entry| holds(entry.path())) {
+        if has_open(&process.path(), inode) {
             let program = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some(format!("{} (pid {pid})", program.trim()));
         }
     }
     None
+}
+
+/// Whether the process with this directory in /proc has the socket open; false if its descriptors cannot be read.
+fn has_open(process: &Path, inode: u64) -> bool {
+    let wanted = format!("socket:[{inode}]");
+    let is_wanted = |path| fs::read_link(path).is_ok_and(|link| link.as_os_str() == wanted.as_str());
+    fs::read_dir(process.join("fd")).is_ok_and(|entries| entries.flatten().any(|entry| is_wanted(entry.path())))
 }
 
 #[cfg(test)]

@@ -44,8 +44,9 @@ fn a_valid_file_adds_a_zone_and_keeps_the_cache() {
 fn an_invalid_file_changes_nothing_but_a_gauge_and_one_line() {
     let up = Upstream::start();
     let (mut agent, text) = cached(&up);
-    reload(&mut agent, &text.replace("cache", "cash"), "plugin/reload: Corefile changed but reload failed");
+    reload(&mut agent, &text.replace("cache", "cash"), "[ERROR] Restart failed: ");
     let log = agent.log();
+    assert!(!log.contains("Corefile changed"), "a signal, not the directive, asked for it: {log}");
     assert!(log.contains("Corefile:4:"), "the place of the fault: {log}");
     assert_eq!(agent.metric("dnslet_config_valid", &[]), 0.0);
     assert_eq!(agent.metric("coredns_reload_failed_total", &[]), 1.0);
@@ -77,7 +78,7 @@ fn a_listener_that_cannot_be_bound_refuses_the_reload() {
     let second = std::net::SocketAddr::new(agent.ip(), 5301);
     let _holder = std::net::UdpSocket::bind(second).unwrap();
     let block = format!(".:5301 {{\n    bind {}\n    whoami\n}}\n", agent.ip());
-    reload(&mut agent, &(text + &block), "reload failed");
+    reload(&mut agent, &(text + &block), "Restart failed");
     assert!(agent.log().contains(&format!("pid {}", std::process::id())), "{}", agent.log());
     agent.ask_a("ttl300.held.test.");
     assert_eq!(up.count("ttl300.held.test."), 1);
@@ -127,6 +128,9 @@ fn the_reload_directive_follows_the_file_and_ignores_layout() {
     agent.directory.write("Corefile", &format!("# comment\n\n{text}{more}"));
     agent.wait_for_log("Reloading complete");
     assert_eq!(agent.log().matches("Reloading complete").count(), 1, "{}", agent.log());
+    agent.directory.write("Corefile", &text.replace("cache", "cash"));
+    agent.wait_for_log("[ERROR] plugin/reload: Corefile changed but reload failed: ");
+    assert_eq!(agent.log().matches("[ERROR] Restart failed: ").count(), 1, "{}", agent.log());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::observe::http::{Endpoint, Page, Pages, health_page, metrics_page, ready_page};
 use crate::observe::{Readiness, Registry, Sockets};
+use crate::plugins::setting::ready::Monitor;
 use crate::sys::process::PortOf;
 use crate::sys::sockopt;
 
@@ -19,7 +20,7 @@ pub(super) enum Shows {
     /// `/health`.
     Health,
     /// `/ready`.
-    Ready,
+    Ready(Monitor),
 }
 
 impl Shows {
@@ -94,7 +95,9 @@ impl Endpoints {
             let (path, page): (&str, Page) = match show {
                 Shows::Metrics => ("/metrics", metrics_page(&self.registry)),
                 Shows::Health => ("/health", health_page(&self.sockets)),
-                Shows::Ready => ("/ready", ready_page(&self.readiness, &self.sockets)),
+                Shows::Ready(monitor) => {
+                    ("/ready", ready_page(&self.readiness, &self.sockets, *monitor == Monitor::UntilReady))
+                }
             };
             pages.with(path, page)
         })
@@ -134,7 +137,9 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (mut endpoints, address) = (endpoints(), free_port());
-            for (shows, ready) in [(&[Shows::Metrics][..], "404"), (&[Shows::Metrics, Shows::Ready], "200")] {
+            for (shows, ready) in
+                [(&[Shows::Metrics][..], "404"), (&[Shows::Metrics, Shows::Ready(Monitor::UntilReady)], "200")]
+            {
                 let wanted = wanted(address, shows);
                 let prepared = endpoints.prepare(&wanted).unwrap();
                 endpoints.apply(&wanted, prepared);

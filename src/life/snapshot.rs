@@ -121,7 +121,7 @@ impl Common {
     fn wanted(&self, routes: &Routes) -> Wanted {
         let process = &routes.process;
         let health = process.health.iter().map(|address| (address.socket, Shows::Health));
-        let ready = process.ready.iter().map(|ready| (ready.address.socket, Shows::Ready));
+        let ready = process.ready.iter().map(|ready| (ready.address.socket, Shows::Ready(ready.monitor)));
         let metrics = process.prometheus.iter().map(|address| address.socket).chain(self.metrics_address);
         let mut wanted = Wanted::new();
         for (address, shows) in health.chain(ready).chain(metrics.map(|address| (address, Shows::Metrics))) {

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{future, io};
 
@@ -158,11 +159,17 @@ pub fn health_page(sockets: &Arc<Sockets>) -> Page {
 }
 
 /// `/ready`: `OK`, or 503 with the parts that are not ready, joined by commas, then a line for each with the reason.
-pub fn ready_page(readiness: &Arc<Readiness>, sockets: &Arc<Sockets>) -> Page {
+/// With `latch` the page that said `OK` once says it until the agent shuts down.
+pub fn ready_page(readiness: &Arc<Readiness>, sockets: &Arc<Sockets>, latch: bool) -> Page {
     let (readiness, sockets) = (Arc::clone(readiness), Arc::clone(sockets));
+    let was_ready = AtomicBool::new(false);
     Arc::new(move || match ready(&readiness, &sockets) {
-        Verdict::Ready => Reply::plain(200, "OK"),
         Verdict::ShuttingDown => Reply::plain(503, "Shutting down"),
+        Verdict::Ready => {
+            was_ready.store(latch, Ordering::Relaxed);
+            Reply::plain(200, "OK")
+        }
+        Verdict::Waiting(_) if was_ready.load(Ordering::Relaxed) => Reply::plain(200, "OK"),
         Verdict::Waiting(parts) => {
             let names: Vec<&str> = parts.iter().map(|(part, _)| part.as_str()).collect();
             let reasons: String = parts.iter().map(|(part, reason)| format!("\n{part}: {reason}")).collect();
@@ -284,8 +291,10 @@ mod tests {
             let listen = "127.0.0.1:53".parse().unwrap();
             sockets.watch(&[listen]);
             readiness.unready("upstreams", "none answers");
-            let pages =
-                Pages::new().with("/health", health_page(&sockets)).with("/ready", ready_page(&readiness, &sockets));
+            let pages = Pages::new()
+                .with("/health", health_page(&sockets))
+                .with("/ready", ready_page(&readiness, &sockets, false))
+                .with("/latched", ready_page(&readiness, &sockets, true));
             let (_registry, endpoint) = start(pages);
             assert!(request(&endpoint, "GET /health").await.ends_with("\r\n\r\nOK"));
             sockets.record(listen, Protocol::Udp, clock::now(), Ok(Duration::ZERO));
@@ -294,10 +303,18 @@ mod tests {
             let body = "upstreams,tcp://127.0.0.1:53\nupstreams: none answers\ntcp://127.0.0.1:53: not asked yet";
             assert!(ready.ends_with(body), "{ready}");
             sockets.record(listen, Protocol::Tcp, clock::now(), Ok(Duration::ZERO));
+            assert!(request(&endpoint, "GET /latched").await.starts_with("HTTP/1.1 503 "));
             readiness.ready("upstreams");
-            assert!(request(&endpoint, "GET /ready").await.ends_with("\r\n\r\nOK"));
+            for path in ["/ready", "/latched"] {
+                assert!(request(&endpoint, &format!("GET {path}")).await.ends_with("\r\n\r\nOK"));
+            }
+            readiness.unready("upstreams", "none answers");
+            assert!(request(&endpoint, "GET /ready").await.ends_with("\nupstreams: none answers"));
+            assert!(request(&endpoint, "GET /latched").await.ends_with("\r\n\r\nOK"), "it was ready once");
             readiness.shutting_down();
-            assert!(request(&endpoint, "GET /ready").await.ends_with("\r\n\r\nShutting down"));
+            for path in ["/ready", "/latched"] {
+                assert!(request(&endpoint, &format!("GET {path}")).await.ends_with("\r\n\r\nShutting down"));
+            }
             for _ in 0..3 {
                 sockets.record(listen, Protocol::Tcp, clock::now(), Err(super::super::probe::Failure::Silence));
             }

@@ -14,7 +14,7 @@ pub struct Ready {
 }
 
 /// How long readiness is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Monitor {
     /// Once ready stays ready.
     UntilReady,

@@ -252,3 +252,26 @@ fn a_swapped_template_is_applied_without_the_reload_directive() {
     let reply = agent.ask_a("me.corp.test.");
     assert_eq!((reply.additional.is_empty(), up.count("me.corp.test.")), (false, 0), "whoami answers by itself");
 }
+
+#[test]
+fn weights_decide_which_address_comes_first_and_follow_their_file() {
+    let up = Upstream::start();
+    let plan = Agent::plan();
+    let weights = |heavy: u8| format!("# comment\nTWO.lb.test\n192.0.2.{heavy} 255\n192.0.2.{} 1\n", 3 - heavy);
+    let path = plan.directory().write("weights", &weights(2));
+    let lines = format!("cache 3600\n    loadbalance weighted {}\n    forward . {}", path.display(), up.address());
+    let mut agent = plan.root(&lines).start();
+    let first = |agent: &Agent, heavy: u8| {
+        let client = agent.udp();
+        let query = crate::support::Query::new("two.lb.test.", A);
+        (0..200).filter(|_| client.ask(&query).answers[0].data == [192, 0, 2, heavy]).count()
+    };
+    assert!(first(&agent, 2) > 150);
+    agent.directory.write("weights", "two.lb.test\n192.0.2.1 256\n");
+    agent.wait_for_log(&format!("{}:2: `256` is not a weight", path.display()));
+    assert!(first(&agent, 2) > 150, "a faulty file leaves the old weights in place");
+    agent.directory.write("weights", &weights(1));
+    agent.wait_for_log("weights are now those of");
+    assert!(first(&agent, 1) > 150);
+    assert_eq!(up.count("two.lb.test."), 1, "hits are weighed too");
+}

@@ -23,7 +23,7 @@ pub mod response;
 
 pub use codes::{Class, Ede, Protocol, Rcode, Type};
 pub use edns::{Edns, Explained};
-pub use name::{Name, NameError};
+pub use name::{MAX_NAME, Name, NameError};
 pub use question::{Query, Unfit};
 pub use record::{Expanded, Record};
 pub use response::{Builder, Response};

@@ -42,5 +42,6 @@ mod snapshot;
 pub mod sources;
 pub mod template;
 pub mod watch;
+mod weights;
 
 pub use agent::run;

@@ -16,6 +16,9 @@ use super::options::{Configuration, SLOW_POLL};
 use super::scrape;
 use super::snapshot::{Next, own};
 
+/// A shorter period than this in the Corefile does not keep the agent busy.
+const QUICK_POLL: Duration = Duration::from_secs(1);
+
 /// Why a configuration is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
@@ -29,6 +32,7 @@ impl Agent<'_> {
     /// Looks at every file the configuration depends on, and applies what changed.
     pub(super) async fn look_again(&mut self) {
         self.look_at_resolv_confs();
+        self.look_at_weights();
         self.probe_listeners();
         let follows = match self.options.configuration {
             // The inputs of a template are followed because nothing else would turn a changed ConfigMap into a Corefile.
@@ -132,6 +136,17 @@ impl Agent<'_> {
         }
     }
 
+    /// A file that was edited into something useless leaves its old weights in place.
+    fn look_at_weights(&mut self) {
+        for news in self.current.weights.read_again() {
+            match news {
+                Ok(file) => tracing::info!(plugin = "loadbalance", "weights are now those of {file}"),
+                Err(fault) => tracing::error!(plugin = "loadbalance", "{fault}; its old weights stay in use"),
+            }
+        }
+        self.current.weights.hand_to(&self.current.resolver);
+    }
+
     fn refuse(&mut self, reason: Reason, refused: Refused) {
         if let (Refused::Corefile(faults), Some(watch)) = (&refused, &mut self.watch) {
             watch.add(faults.imports.iter().cloned());
@@ -167,7 +182,8 @@ impl Agent<'_> {
     fn watch_files(&mut self) {
         let stubs = self.current.files.paths().map(PathBuf::from);
         let imports = self.current.imports.iter().cloned();
-        let files = self.sources.files().into_iter().chain(imports).chain(stubs).collect();
+        let weights = self.current.weights.paths().map(PathBuf::from);
+        let files = self.sources.files().into_iter().chain(imports).chain(stubs).chain(weights).collect();
         if let Some(watch) = &mut self.watch {
             watch.set(files);
         }
@@ -175,9 +191,10 @@ impl Agent<'_> {
 
     /// How long until files are looked at although no event came.
     pub(super) fn poll_period(&self) -> Duration {
-        let Some(Reload { interval, jitter }) = &self.current.routes.process.reload else { return SLOW_POLL };
+        let slow = self.current.weights.period().map_or(SLOW_POLL, |period| period.clamp(QUICK_POLL, SLOW_POLL));
+        let Some(Reload { interval, jitter }) = &self.current.routes.process.reload else { return slow };
         // Drawn anew each time, so that the agents of a cluster do not read a shared disk in step.
         let spread = jitter.min(&(*interval / 2)).mul_f64(rand::random::<f64>());
-        (*interval - *jitter.min(&(*interval / 2)) / 2 + spread).min(SLOW_POLL)
+        (*interval - *jitter.min(&(*interval / 2)) / 2 + spread).min(slow)
     }
 }

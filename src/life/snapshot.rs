@@ -19,6 +19,7 @@ use super::options::Options;
 use super::pools::{Pools, ResolvConfs};
 use super::resolvconf::Own;
 use super::server::{Bound, sharer};
+use super::weights::WeightFiles;
 use super::{machine, scrape};
 
 /// What lives as long as the process, whatever the configuration.
@@ -41,6 +42,7 @@ pub(super) struct Snapshot {
     pub(super) routes: Arc<Routes>,
     pub(super) resolver: Arc<Resolver>,
     pub(super) files: ResolvConfs,
+    pub(super) weights: WeightFiles,
     pub(super) digest: String,
     pub(super) imports: Vec<PathBuf>,
 }
@@ -90,23 +92,25 @@ impl Common {
         let Loaded { routes, digest, imports, .. } = loaded;
         let own = own(&routes);
         let files = ResolvConfs::read(&routes, &own).map_err(|error| error.to_string())?;
+        let weights = WeightFiles::read(&routes)?;
         let pools = files.pools(&routes, &self.upstreams)?;
         let bound = self.bind(&routes, served)?;
         let wanted = self.wanted(&routes);
         let endpoints = endpoints.prepare(&wanted)?;
         let routes = Arc::new(routes);
-        let resolver = self.resolver(&routes, pools);
-        Ok(Next { snapshot: Snapshot { routes, resolver, files, digest, imports }, bound, wanted, endpoints })
+        let resolver = self.resolver(&routes, pools, &weights);
+        Ok(Next { snapshot: Snapshot { routes, resolver, files, weights, digest, imports }, bound, wanted, endpoints })
     }
 
     /// The same configuration with other contents of its resolv.conf files.
     pub(super) fn with_files(&self, current: &Snapshot, files: ResolvConfs) -> Result<Snapshot, String> {
         let pools = files.pools(&current.routes, &self.upstreams)?;
-        Ok(Snapshot { resolver: self.resolver(&current.routes, pools), files, ..current.clone() })
+        let resolver = self.resolver(&current.routes, pools, &current.weights);
+        Ok(Snapshot { resolver, files, ..current.clone() })
     }
 
-    fn resolver(&self, routes: &Arc<Routes>, pools: Pools) -> Arc<Resolver> {
-        Arc::new(Resolver::new(Parts {
+    fn resolver(&self, routes: &Arc<Routes>, pools: Pools, weights: &WeightFiles) -> Arc<Resolver> {
+        let resolver = Resolver::new(Parts {
             routes: Arc::clone(routes),
             pools,
             cache: Arc::clone(&self.cache),
@@ -114,7 +118,9 @@ impl Common {
             registry: Arc::clone(&self.registry),
             clients: self.clients.clone(),
             query_log: Some(self.query_log.clone()),
-        }))
+        });
+        weights.hand_to(&resolver);
+        Arc::new(resolver)
     }
 
     /// The endpoints of the Corefile and of `-metrics-listen-address`.

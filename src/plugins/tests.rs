@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::front::loadbalance::{Loadbalance, Weighted};
 use super::*;
 use crate::cache::settings::{Prefetch, ServeStale};
 use crate::corefile;
@@ -336,8 +337,16 @@ fn logs_errors_and_order_of_addresses() {
         .unwrap();
     assert_eq!((errors.consolidate[0].severity, errors.consolidate[0].show_first), (Severity::Warning, true));
     assert_eq!((errors.consolidate[1].severity, errors.consolidate[1].duration), (Severity::Error, SECOND));
-    assert_eq!(good("loadbalance").loadbalance.unwrap().prefer, []);
-    assert_eq!(good("loadbalance round_robin {\n prefer 10.0.0.0/8 fd00::/8\n}").loadbalance.unwrap().prefer.len(), 2);
+    let balance = |text: &str| good(text).loadbalance.unwrap();
+    assert_eq!(balance("loadbalance"), Loadbalance::RoundRobin { prefer: vec![] });
+    let Loadbalance::RoundRobin { prefer } = balance("loadbalance round_robin {\n prefer 10.0.0.0/8 fd00::/8\n}")
+    else {
+        panic!("round_robin");
+    };
+    assert_eq!(prefer.len(), 2);
+    let weighted = |reload| Loadbalance::Weighted(Weighted { file: "/w".into(), reload });
+    assert_eq!(balance("loadbalance weighted /w"), weighted(30 * SECOND));
+    assert_eq!(balance("loadbalance weighted /w {\n reload 0s\n}"), weighted(Duration::ZERO));
     bad(&[
         (
             "log \"{type}\"",
@@ -357,11 +366,12 @@ fn logs_errors_and_order_of_addresses() {
             "errors {\n consolidate 5m x loud\n}",
             "3:19: `loud` is not known here (write `warning`, `error`, `info` or `debug`)",
         ),
+        ("loadbalance weighted", "2:1: `loadbalance` needs more arguments (write `loadbalance weighted FILE`)"),
         (
-            "loadbalance weighted /w",
-            "2:13: weighted load balancing is not offered yet (write `loadbalance round_robin`, or leave the order to the upstream)",
+            "loadbalance weighted /w {\n prefer 10.0.0.0/8\n}",
+            "3:2: `prefer` belongs to `loadbalance round_robin` (remove it)",
         ),
-        ("loadbalance robin", "2:13: `robin` is not known here (write `round_robin`)"),
+        ("loadbalance robin", "2:13: `robin` is not known here (write `round_robin` or `weighted`)"),
         (
             "loadbalance {\n prefer 10.0.0.1\n}",
             "3:9: `10.0.0.1` is not an address block (write a block such as `10.0.0.0/8`)",

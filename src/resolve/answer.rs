@@ -8,6 +8,7 @@ use crate::cache::settings::ServeStale;
 use crate::cache::{Class, Entry, Settings, lifetime};
 use crate::dns::{self, Ede, Explained, Query, Rcode, Type, Unfit, reply};
 use crate::observe::{self, Event, Plugin, Slab};
+use crate::plugins::front::loadbalance::{Loadbalance, rank};
 
 use super::asked::WHOLE_NAME;
 use super::bits::Bits;
@@ -229,11 +230,8 @@ impl Resolver {
         reply: &mut [u8],
         done: Instant,
     ) {
-        if let Some(balance) = &way.route.loadbalance
-            && rcode == Rcode::NOERROR
-            && matches!(query.qtype, Type::A | Type::AAAA | Type::ANY)
-        {
-            shuffle::addresses(reply, rand::random::<u32>, |address| balance.rank(address));
+        if rcode == Rcode::NOERROR {
+            self.balance(way, query.qtype, reply);
         }
         let elapsed = done.saturating_duration_since(way.now);
         count_response(way.slab, rcode, plugin, reply, way.client, elapsed);
@@ -241,6 +239,18 @@ impl Resolver {
             self.registry.worker(way.worker).count(Event::Truncated);
         }
         self.log_query(way, query, rcode, reply, elapsed);
+    }
+
+    fn balance(&self, way: &Way<'_>, qtype: Type, reply: &mut [u8]) {
+        match (&way.route.loadbalance, &self.lines[way.route_index].weights, qtype) {
+            (Some(Loadbalance::RoundRobin { prefer }), _, Type::A | Type::AAAA | Type::ANY) => {
+                shuffle::addresses(reply, rand::random::<u32>, |address| rank(prefer, address));
+            }
+            (_, Some(weights), Type::A | Type::AAAA) => {
+                shuffle::weighted(reply, rand::random::<u32>, &weights.load());
+            }
+            _ => {}
+        }
     }
 
     fn refuse(&self, worker: usize, query: &Query<'_>, client: &Client, refusal: &Refusal, out: &mut [u8]) -> Verdict {

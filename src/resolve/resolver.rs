@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::cache::{Cache, Quota};
 use crate::dns::Name;
 use crate::observe::errors_log::ErrorsLog;
 use crate::observe::log::QueryLog;
 use crate::observe::{Meter, MeterKey, Registry};
+use crate::plugins::front::loadbalance::{Loadbalance, Weighted};
+use crate::plugins::front::weights::Weights;
 use crate::routes::{Listen, Route, Routes};
 use crate::upstream::Pool;
 
@@ -15,7 +19,7 @@ use super::gate::ClientPolicy;
 use super::loopguard::LoopGuard;
 
 /// Where the snapshot in force is found. A worker loads it once per batch.
-pub type Shared = arc_swap::ArcSwap<Resolver>;
+pub type Shared = ArcSwap<Resolver>;
 
 /// What a snapshot is made of.
 pub struct Parts {
@@ -54,6 +58,8 @@ pub(super) struct Line {
     pub(super) quotas: [Arc<Quota>; 2],
     pub(super) guard: Option<LoopGuard>,
     pub(super) errors: Option<ErrorsLog>,
+    /// What the file of `loadbalance weighted` says.
+    pub(super) weights: Option<ArcSwap<Weights>>,
 }
 
 /// What one listener needs beside its zone table.
@@ -78,10 +84,23 @@ impl Resolver {
                 quotas: cache.quotas(route.fingerprint, route.cache.as_ref()),
                 guard: route.loop_check.then(|| LoopGuard::new(route.zones.first().unwrap_or(&Name::root()))),
                 errors: route.errors.as_ref().map(|errors| ErrorsLog::new(errors.consolidate.clone())),
+                weights: matches!(route.loadbalance, Some(Loadbalance::Weighted(_))).then(ArcSwap::default),
             })
             .collect();
         let doors = routes.listens.iter().map(|listen| Door::new(listen, &routes.routes, &registry)).collect();
         Resolver { routes, lines, doors, cache, flights, registry, clients, query_log }
+    }
+
+    /// From now on these are the weights of every route whose `loadbalance` line is this one. Until told, a route has
+    /// none.
+    pub fn weigh(&self, by: &Weighted, weights: &Arc<Weights>) {
+        for (route, line) in self.routes.routes.iter().zip(&self.lines) {
+            if let (Some(Loadbalance::Weighted(own)), Some(place)) = (&route.loadbalance, &line.weights)
+                && own == by
+            {
+                place.store(Arc::clone(weights));
+            }
+        }
     }
 
     /// The compiled Corefile.

@@ -3,20 +3,31 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::dns::header::{self, Count, LENGTH};
-use crate::dns::{Record, Type, question};
+use crate::dns::{Expanded, Record, Type, question};
+use crate::plugins::front::weights::Weights;
 
 /// The most addresses of one reply that are put into another order.
 const MOST: usize = 128;
 
+/// The kinds of addresses and how many octets each has.
+const KINDS: [(Type, usize); 2] = [(Type::A, 4), (Type::AAAA, 16)];
+
+/// The addresses of one owner.
+struct Places {
+    /// Where the owner of the first one stands.
+    owner: usize,
+    /// Where the RDATA of each stands,
+    rdata: [u16; MOST],
+    /// for so many.
+    count: usize,
+}
+
 /// Puts the addresses of each kind in the answer section into a random order, those of a lower rank first. Only RDATA of
 /// equal length changes places and all records of a reply have one TTL, so no pointer and no count changes.
 pub(super) fn addresses(reply: &mut [u8], mut random: impl FnMut() -> u32, rank: impl Fn(IpAddr) -> usize) {
-    for (rtype, length) in [(Type::A, 4), (Type::AAAA, 16)] {
-        let (places, count) = places(reply, rtype, length);
-        let places = &places[..count];
-        if count < 2 {
-            continue;
-        }
+    for (rtype, length) in KINDS {
+        let Some(Places { rdata, count, .. }) = places(reply, rtype, length) else { continue };
+        let places = &rdata[..count];
         for last in (1..count).rev() {
             let other = random() as usize % (last + 1);
             swap(reply, places[last], places[other], length);
@@ -33,26 +44,46 @@ pub(super) fn addresses(reply: &mut [u8], mut random: impl FnMut() -> u32, rank:
     }
 }
 
-/// Where the RDATA of the first RRset of a type stands.
-fn places(reply: &[u8], rtype: Type, length: usize) -> ([u16; MOST], usize) {
-    let mut places = [0; MOST];
-    let mut count = 0;
-    let Some(mut at) = question::question_end(reply).filter(|&at| at >= LENGTH) else { return (places, 0) };
-    let mut owner: Option<usize> = None;
+/// Lets one address of each kind in the answer section change places with the first, chosen by the weights of their
+/// owner. An owner that has none is left as it is.
+pub(super) fn weighted(reply: &mut [u8], mut random: impl FnMut() -> u32, weights: &Weights) {
+    for (rtype, length) in KINDS {
+        let Some(Places { owner, rdata, count }) = places(reply, rtype, length) else { continue };
+        let places = &rdata[..count];
+        let Some(domain) = Expanded::read(reply, owner).and_then(|(name, _)| weights.domain(name.as_wire())) else {
+            continue;
+        };
+        let weight = |at: u16| u32::from(domain.weight(address(reply, at, length)));
+        let sum: u32 = places.iter().map(|&at| weight(at)).sum();
+        let mut left = random() % sum;
+        let chosen = places.iter().copied().find(|&at| {
+            let before = left;
+            left = left.wrapping_sub(weight(at));
+            before < weight(at)
+        });
+        swap(reply, places[0], chosen.expect("the number is below the sum of all weights"), length);
+    }
+}
+
+/// Where the first RRset of a type stands, if there are several records in it.
+fn places(reply: &[u8], rtype: Type, length: usize) -> Option<Places> {
+    let mut places = Places { owner: 0, rdata: [0; MOST], count: 0 };
+    let mut at = question::question_end(reply).filter(|&at| at >= LENGTH)?;
     for _ in 0..header::count(reply, Count::Answer) {
         let Some(record) = Record::read(reply, at) else { break };
         at = record.end;
-        if record.rtype != rtype || record.end - record.rdata != length || count == MOST {
+        if record.rtype != rtype || record.end - record.rdata != length || places.count == MOST {
             continue;
         }
-        let same = owner.is_none_or(|first| same_owner(reply, first, record.start));
-        if same {
-            owner = owner.or(Some(record.start));
-            places[count] = record.rdata as u16;
-            count += 1;
+        if places.count == 0 {
+            places.owner = record.start;
+        } else if !same_owner(reply, places.owner, record.start) {
+            continue;
         }
+        places.rdata[places.count] = record.rdata as u16;
+        places.count += 1;
     }
-    (places, count)
+    (places.count > 1).then_some(places)
 }
 
 /// Owners of one RRset are the same pointer, or the first is written out and the others point to it.
@@ -98,8 +129,8 @@ mod tests {
     }
 
     fn order(reply: &[u8]) -> Vec<u8> {
-        let (places, count) = places(reply, Type::A, 4);
-        places[..count].iter().map(|&at| reply[usize::from(at) + 3]).collect()
+        let places = places(reply, Type::A, 4).unwrap();
+        places.rdata[..places.count].iter().map(|&at| reply[usize::from(at) + 3]).collect()
     }
 
     #[test]
@@ -128,5 +159,23 @@ mod tests {
         addresses(&mut reply, || 0, rank);
         let order = order(&reply);
         assert!(order[..2].iter().all(|last| [2, 4].contains(last)), "{order:?}");
+    }
+
+    #[test]
+    fn the_first_address_is_chosen_by_weight() {
+        let weights = Weights::parse("A\n10.0.0.2 6\n10.0.0.3 3").unwrap();
+        let mut first = [0; 4];
+        for number in 0..1000 {
+            let mut reply = reply_with(&[[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3]]);
+            weighted(&mut reply, || number, &weights);
+            let mut order = order(&reply);
+            first[usize::from(order[0])] += 1;
+            order.sort_unstable();
+            assert_eq!(order, [1, 2, 3]);
+        }
+        assert_eq!(first, [0, 100, 600, 300]);
+        let mut reply = reply_with(&[[10, 0, 0, 1], [10, 0, 0, 2]]);
+        weighted(&mut reply, || 1, &Weights::parse("b\n10.0.0.2 255").unwrap());
+        assert_eq!(order(&reply), [1, 2], "nothing is said of this name");
     }
 }

@@ -3,3 +3,4 @@
 pub mod format;
 pub mod loadbalance;
 pub mod log;
+pub mod weights;

@@ -15,9 +15,9 @@ use std::time::Duration;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::net::unix::pipe;
 
-/// Changes come in groups (truncate, write, close; or several links); this long after the last one the group is over.
+/// Changes come in groups (truncate, write, close; or several links); one that was quiet for this long is over.
 const SETTLE: Duration = Duration::from_millis(100);
-/// A file written without pause is looked at this often all the same.
+/// A file written without pause is looked at all the same, after this many times `SETTLE`.
 const LONGEST_GROUP: u32 = 5;
 /// As many symbolic links in one path as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -62,7 +62,9 @@ impl Watch {
             self.pending = true;
         }
         for _ in 0..LONGEST_GROUP {
-            if tokio::time::timeout(SETTLE, self.drain()).await.is_err() {
+            // Slept through, not woken by each event: a busy directory costs a few wakeups a second.
+            tokio::time::sleep(SETTLE).await;
+            if !self.take() {
                 break;
             }
         }
@@ -72,27 +74,33 @@ impl Watch {
 
     /// Waits for events and takes all that are there.
     async fn drain(&self) {
-        let mut buffer = [0_u8; 4096];
         loop {
             if self.events.readable().await.is_err() {
                 // The runtime is going down; nobody is left to be told.
                 return std::future::pending().await;
             }
-            let mut taken = false;
-            while self.events.try_read(&mut buffer).is_ok_and(|bytes| bytes > 0) {
-                taken = true;
-            }
-            if taken {
+            if self.take() {
                 return;
             }
         }
+    }
+
+    /// Takes the events that are there, and tells whether there were any.
+    fn take(&self) -> bool {
+        let mut buffer = [0_u8; 4096];
+        let mut taken = false;
+        while self.events.try_read(&mut buffer).is_ok_and(|bytes| bytes > 0) {
+            taken = true;
+        }
+        taken
     }
 
     /// Adding what is watched already changes nothing; what was replaced gets a new watch. A path that cannot be watched
     /// is left to the slow poll.
     fn follow(&self) {
         let content = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE;
-        let entries = content
+        // The writes to files nobody asked for are not of interest, only that one may be complete.
+        let entries = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_MOVED_FROM
@@ -104,8 +112,11 @@ impl Watch {
             for directory in directories(file) {
                 let _ = self.inotify.add_watch(&directory, entries);
             }
-            // A file that is mounted by itself, as containers have it, is written where no directory here sees it.
-            let _ = self.inotify.add_watch(file, content);
+            // A file that is mounted by itself, as containers have it, is written where no directory here sees it. A
+            // directory has its watch already, which this would replace.
+            if !file.is_dir() {
+                let _ = self.inotify.add_watch(file, content);
+            }
         }
     }
 }
@@ -153,9 +164,11 @@ fn names(path: &Path) -> impl Iterator<Item = OsString> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::sys::clock;
 
     /// A directory of its own, removed at the end.
     struct Place(PathBuf);
@@ -206,6 +219,45 @@ mod tests {
             watch.changed().await;
             fs::rename(place.0.join("new"), &file).unwrap();
             watch.changed().await;
+        });
+    }
+
+    #[test]
+    fn a_directory_is_watched_for_its_entries_but_not_for_unfinished_writes() {
+        let place = Place::new("entries");
+        let (watched, unfinished) = (place.0.join("watched"), place.0.join("watched/unfinished"));
+        fs::create_dir(&watched).unwrap();
+        let mut open = fs::File::create(&unfinished).unwrap();
+        run(async {
+            let mut watch = Watch::new().unwrap();
+            watch.add([watched.clone()]);
+            open.write_all(b"a").unwrap();
+            assert!(!watch.take());
+            fs::write(place.0.join("new"), "b").unwrap();
+            fs::rename(place.0.join("new"), watched.join("new")).unwrap();
+            watch.changed().await;
+        });
+    }
+
+    #[test]
+    fn a_file_written_without_pause_is_reported_but_not_at_once() {
+        let place = Place::new("steady");
+        let file = place.0.join("Corefile");
+        run(async {
+            let mut watch = Watch::new().unwrap();
+            watch.add([file.clone()]);
+            let writing = async {
+                loop {
+                    fs::write(&file, "a").unwrap();
+                    tokio::task::yield_now().await;
+                }
+            };
+            let start = clock::now();
+            tokio::select! {
+                () = watch.changed() => {}
+                () = writing => {}
+            }
+            assert!(clock::now() - start >= SETTLE * LONGEST_GROUP);
         });
     }
 

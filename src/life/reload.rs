@@ -80,15 +80,19 @@ impl Agent<'_> {
     }
 
     /// Puts a configuration in force. Unchanged addresses keep their sockets; a new one is handed over after the
-    /// snapshot that knows it, and one that is gone is closed after the snapshot that no longer does.
+    /// snapshot that knows it, and one that is gone is closed after the snapshot that no longer does. If the workers
+    /// cannot take the new sockets, the configuration before stays in force.
     pub(super) async fn publish(&mut self, next: Next) -> std::io::Result<()> {
         let Next { snapshot, bound, wanted, endpoints } = next;
-        endpoints.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         self.shared.store(Arc::clone(&snapshot.resolver));
         self.server.renew();
         let listens: Vec<SocketAddr> = snapshot.routes.listens.iter().map(|listen| listen.address).collect();
         let index = |address| listens.iter().position(|listen| *listen == address).unwrap_or_default() as u16;
-        let added = self.server.add(bound, index).await;
+        if let Err(error) = self.server.add(bound, index).await {
+            self.shared.store(Arc::clone(&self.current.resolver));
+            return Err(error);
+        }
+        endpoints.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let gone: Vec<SocketAddr> = self.server.addresses().filter(|address| !listens.contains(address)).collect();
         self.server.remove(&gone);
         self.endpoints.apply(&wanted, endpoints);
@@ -102,7 +106,7 @@ impl Agent<'_> {
         self.probe_listeners();
         self.watch_files();
         self.look_for_loops();
-        added
+        Ok(())
     }
 
     /// A file that was edited into something useless leaves its old upstreams in place.

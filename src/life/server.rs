@@ -19,7 +19,8 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 pub(super) struct Bound {
     address: SocketAddr,
     udp: Vec<UdpSocket>,
-    tcp: TcpListener,
+    /// Duplicates of one listening socket.
+    tcp: Vec<TcpListener>,
     /// No interface has the address yet.
     absent: bool,
 }
@@ -32,7 +33,8 @@ pub(super) struct Server {
 }
 
 impl Bound {
-    /// Binds UDP once per worker and TCP once. The error is a sentence for the operator.
+    /// Binds UDP once per worker and TCP once, and makes a duplicate of that for each worker: handing over needs no more
+    /// descriptors. The error is a sentence for the operator.
     pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Bound, String> {
         Bound::bind_all(address, workers).map_err(|(transport, error)| refusal::explain(&error, transport))
     }
@@ -52,7 +54,9 @@ impl Bound {
             absent = bound.absent;
             udp.push(bound.socket);
         }
-        let tcp = sockopt::tcp(at, &options).map_err(|error| (PortOf::Tcp, error))?.socket;
+        let listener = sockopt::tcp(at, &options).map_err(|error| (PortOf::Tcp, error))?.socket;
+        let failed = |cause| (PortOf::Tcp, sockopt::Error { step: sockopt::Step::Create, address: at, cause });
+        let tcp = (0..workers).map(|_| listener.try_clone()).collect::<io::Result<_>>().map_err(failed)?;
         Ok(Bound { address, udp, tcp, absent })
     }
 
@@ -76,19 +80,25 @@ impl Server {
 
     /// Hands new sockets to the workers. The snapshot that knows their addresses is in force already: queries that came
     /// since they were bound wait in their queues. `index` is an address's place in that snapshot's list of listeners.
+    /// After an error none of them is served.
     pub(super) async fn add(&mut self, bound: Vec<Bound>, index: impl Fn(SocketAddr) -> u16) -> io::Result<()> {
         let mut shares: Vec<Vec<Listener>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut added = Vec::new();
         for Bound { address, udp, tcp, absent } in bound {
             let listen = index(address);
-            for (share, udp) in shares.iter_mut().zip(udp) {
-                let tcp = Some(tcp.try_clone()?);
-                share.push(Listener { listen, local: address, udp: Some(udp), tcp });
+            for (share, (udp, tcp)) in shares.iter_mut().zip(udp.into_iter().zip(tcp)) {
+                share.push(Listener { listen, local: address, udp: Some(udp), tcp: Some(tcp) });
             }
-            self.served.insert(address, absent);
+            added.push((address, absent));
         }
         for (worker, share) in self.workers.iter().zip(shares) {
-            worker.add(share).await?;
+            if let Err(error) = worker.add(share).await {
+                let addresses: Vec<SocketAddr> = added.iter().map(|(address, _)| *address).collect();
+                self.remove(&addresses);
+                return Err(error);
+            }
         }
+        self.served.extend(added);
         Ok(())
     }
 
@@ -152,7 +162,7 @@ mod tests {
     fn each_worker_gets_its_own_socket_on_the_same_address() {
         let address = free_address();
         let bound = Bound::bind(address, 3).unwrap();
-        assert_eq!((bound.address, bound.udp.len(), bound.is_absent()), (address, 3, false));
+        assert_eq!((bound.address, bound.udp.len(), bound.tcp.len(), bound.is_absent()), (address, 3, 3, false));
         assert!(bound.udp.iter().all(|socket| socket.local_addr().unwrap() == address));
         let everywhere = SocketAddr::from(([0, 0, 0, 0], address.port()));
         assert_eq!((sharer(address), sharer(everywhere)), (None, None), "we share it with nobody else");

@@ -56,10 +56,11 @@ impl Endpoints {
         Endpoints { open: BTreeMap::new(), registry, readiness, sockets }
     }
 
-    /// Binds what is wanted and not open. Nothing that is open changes. The error is a sentence for the operator.
+    /// Binds what is wanted and not open. Nothing that is open changes. As with DNS, an address may get its interface
+    /// later. The error is a sentence for the operator.
     pub(super) fn prepare(&self, wanted: &Wanted) -> Result<Prepared, String> {
         let mut prepared = Prepared { listeners: Vec::new(), warnings: Vec::new() };
-        let options = sockopt::Options { freebind: false, dual_stack: true, ..sockopt::Options::default() };
+        let options = sockopt::Options { freebind: true, dual_stack: true, ..sockopt::Options::default() };
         for (address, shows) in wanted.iter().filter(|(address, _)| !self.open.contains_key(address)) {
             match sockopt::tcp(machine::bindable(*address), &options) {
                 Ok(bound) => prepared.listeners.push((*address, bound.socket)),
@@ -150,6 +151,13 @@ mod tests {
             endpoints.apply(&Wanted::new(), prepared);
             while status(address, "/metrics").await.is_some() {}
         });
+    }
+
+    #[test]
+    fn an_address_that_no_interface_has_yet_is_listened_on() {
+        let address = "192.0.2.77:8080".parse().unwrap();
+        let prepared = endpoints().prepare(&wanted(address, &[Shows::Health])).unwrap();
+        assert_eq!(prepared.listeners[0].1.local_addr().unwrap(), address);
     }
 
     #[test]

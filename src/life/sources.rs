@@ -172,7 +172,9 @@ impl Sources {
         let filled = filled.map_err(|error| SourceError::Template(template.path.clone(), error));
         if let Ok(filled) = &filled {
             notices.extend(filled.warnings.iter().cloned().map(Notice::Warning));
-            notices.extend(template.output.as_ref().and_then(|path| write_output(path, &filled.text)));
+            // Once for each text: an attempt that fails shows up in a watched directory, and must not lead to the next.
+            let output = template.output.as_ref().filter(|_| self.last_text.as_ref() != Some(&filled.text));
+            notices.extend(output.and_then(|path| write_output(path, &filled.text)));
         }
         self.news(notices);
         let corefile = filled?.text;
@@ -233,8 +235,12 @@ fn read_config_map(directory: &Path) -> Result<ConfigMap, ConfigMapError> {
 }
 
 /// Replaces the file by renaming, so that a reader sees the old or the new text. Where the directory does not allow it
-/// (a single file mounted into a container), it is written in place.
+/// (a single file mounted into a container), or what is there is no regular file, it is written in place; not on a full
+/// disk, which would cost the old text.
 fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+        return fs::write(path, text);
+    }
     if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(());
     }
@@ -242,11 +248,12 @@ fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
     let renamed = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-    if renamed.is_err() {
-        let _ = fs::remove_file(&temporary);
-        return fs::write(path, text);
+    let Err(error) = renamed else { return Ok(()) };
+    let _ = fs::remove_file(&temporary);
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err(error),
+        _ => fs::write(path, text),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -310,6 +317,17 @@ mod tests {
         assert_eq!(inode(&output), before, "the same file");
         let names: Vec<_> = fs::read_dir(&place.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 3, "no temporary file is left: {names:?}");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_output_is_followed() {
+        let place = Place::new("link");
+        fs::write(place.0.join("Corefile.base"), ". {\n}\n").unwrap();
+        let (output, target) = (place.0.join("Corefile"), place.0.join("elsewhere"));
+        std::os::unix::fs::symlink(&target, &output).unwrap();
+        place.sources().read_with(&environment).unwrap();
+        assert!(fs::symlink_metadata(&output).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(target).unwrap(), ". {\n}\n");
     }
 
     #[test]

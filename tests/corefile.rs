@@ -53,11 +53,8 @@ fn table(routes: &Routes) -> Vec<String> {
 }
 
 fn targets(routes: &Routes, route: usize) -> Vec<String> {
-    let shown = |target: &Target| match target {
-        Target::Address(address) => address.to_string(),
-        Target::File(path) => path.display().to_string(),
-    };
-    routes.routes[route].forwards.iter().flat_map(|forward| forward.spec.targets.iter().map(shown)).collect()
+    let forwards = routes.routes[route].forwards.iter();
+    forwards.flat_map(|forward| forward.spec.targets.iter().map(Target::to_string)).collect()
 }
 
 #[test]

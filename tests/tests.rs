@@ -6,6 +6,8 @@ mod checklist;
 #[cfg(test)]
 mod corefile;
 #[cfg(test)]
+mod hosts;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod outside;

@@ -162,7 +162,7 @@ impl<'a> Agent<'a> {
     ) -> Result<Agent<'a>> {
         let endpoints =
             Endpoints::new(Arc::clone(&common.registry), Arc::clone(&common.readiness), Arc::clone(&common.health));
-        let next = common.prepare(loaded, &[], &endpoints).map_err(anyhow::Error::msg)?;
+        let next = common.prepare(loaded, &[], &endpoints).await.map_err(anyhow::Error::msg)?;
         let shared = Arc::new(Shared::new(Arc::clone(&next.snapshot.resolver)));
         let server =
             Server::start(&setup(options, &common, &shared), options.workers).context("cannot start workers")?;

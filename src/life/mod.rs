@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the whole life, read top to bottom in `agent`: the configuration is read ([`sources`]: a file, standard
 //! input, the built-in text, or a [`template`] filled from flags, environment and the [`kubedns`] ConfigMap), compiled
-//! (`load`), its pools, sockets and endpoints are made (`snapshot`), and everything is put in force at once (`publish` in
+//! (`load`), the hosts it names are resolved (`hosts`), its pools, sockets and endpoints are made (`snapshot`), and everything is put in force at once (`publish` in
 //! `reload`). Then the agent waits for signals, for file changes ([`watch`]) and for news of loops (`looping`).
 //! `drain` is the stop.
 //!
@@ -25,6 +25,7 @@ mod agent;
 mod drain;
 mod endpoints;
 mod files;
+mod hosts;
 pub mod kubedns;
 pub mod load;
 mod looping;

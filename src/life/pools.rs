@@ -1,4 +1,5 @@
-//! The pools of a configuration: addresses as written, and those its resolv.conf files hold now.
+//! The pools of a configuration: addresses as written, those its resolv.conf files hold now, and those its host names
+//! had when it was loaded.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,8 +7,9 @@ use std::sync::Arc;
 
 use crate::routes::Routes;
 use crate::upstream::spec::{PoolSpec, Target};
-use crate::upstream::{Address, Pool, Upstreams};
+use crate::upstream::{Address, BuildError, Pool, Upstreams};
 
+use super::hosts::Hosts;
 use super::resolvconf::{self, Own, ResolvConfError};
 
 /// The pools of each route, one for each of its `forward` lines.
@@ -61,40 +63,38 @@ impl ResolvConfs {
     }
 
     /// The pool of each `forward` line. The error is a sentence for the operator.
-    pub(super) fn pools(&self, routes: &Routes, upstreams: &Upstreams) -> Result<Pools, String> {
+    pub(super) fn pools(&self, routes: &Routes, hosts: &Hosts, upstreams: &Upstreams) -> Result<Pools, String> {
         let pool = |spec: &PoolSpec| {
-            Pool::new(spec, &self.addresses(spec), upstreams).map_err(|error| {
-                let targets: Vec<String> = spec.targets.iter().map(shown).collect();
-                format!("forward to {}: {error}", targets.join(" "))
+            Pool::new(spec, &self.addresses(spec, hosts), upstreams).map_err(|error| {
+                let targets: Vec<String> = spec.targets.iter().map(Target::to_string).collect();
+                let why = match &error {
+                    BuildError::NoAddresses | BuildError::TooMany(_) => hosts.account(spec),
+                    BuildError::Certificate(_) => String::new(),
+                };
+                format!("forward to {}: {error}{why}", targets.join(" "))
             })
         };
         routes.routes.iter().map(|route| route.forwards.iter().map(|forward| pool(&forward.spec)).collect()).collect()
     }
 
-    /// The targets of a line in order, files replaced by what they hold.
-    fn addresses(&self, spec: &PoolSpec) -> Vec<Address> {
+    /// The targets of a line in order, files replaced by what they hold, and hosts by their addresses.
+    fn addresses(&self, spec: &PoolSpec, hosts: &Hosts) -> Vec<Address> {
         let of = |target: &Target| match target {
             Target::Address(address) => vec![address.clone()],
             Target::File(path) => self.0.get(path).cloned().unwrap_or_default(),
+            Target::Host { name, port, transport } => hosts.upstreams(spec, name, *port, *transport),
         };
         spec.targets.iter().flat_map(of).collect()
     }
 }
 
-fn specs(routes: &Routes) -> impl Iterator<Item = &PoolSpec> {
+pub(super) fn specs(routes: &Routes) -> impl Iterator<Item = &PoolSpec> {
     routes.routes.iter().flat_map(|route| &route.forwards).map(|forward| &forward.spec)
 }
 
 fn file_targets(spec: &PoolSpec) -> impl Iterator<Item = &Path> {
     spec.targets.iter().filter_map(|target| match target {
         Target::File(path) => Some(path.as_path()),
-        Target::Address(_) => None,
+        Target::Address(_) | Target::Host { .. } => None,
     })
-}
-
-fn shown(target: &Target) -> String {
-    match target {
-        Target::Address(address) => address.to_string(),
-        Target::File(path) => path.display().to_string(),
-    }
 }

@@ -75,7 +75,7 @@ impl Agent<'_> {
 
     async fn apply(&mut self, loaded: Loaded) -> Result<(), String> {
         let served: Vec<SocketAddr> = self.server.addresses().collect();
-        let next = self.common.prepare(loaded, &served, &self.endpoints)?;
+        let next = self.common.prepare(loaded, &served, &self.endpoints).await?;
         self.publish(next).await.map_err(|error| format!("a worker cannot watch its sockets: {error}"))
     }
 

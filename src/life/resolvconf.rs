@@ -104,7 +104,7 @@ impl Own {
     }
 
     /// True if a query sent to `address` would come back to us.
-    fn holds(&self, address: SocketAddr) -> bool {
+    pub(super) fn holds(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         self.listens.iter().filter(|listen| listen.port() == address.port()).any(|listen| {
             let here = listen.ip().to_canonical();

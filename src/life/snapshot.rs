@@ -14,6 +14,7 @@ use crate::serve::Limits;
 use crate::upstream::Upstreams;
 
 use super::endpoints::{Endpoints, Prepared, Shows, Wanted};
+use super::hosts::Hosts;
 use super::load::Loaded;
 use super::options::Options;
 use super::pools::{Pools, ResolvConfs};
@@ -43,6 +44,7 @@ pub(super) struct Snapshot {
     pub(super) resolver: Arc<Resolver>,
     pub(super) files: ResolvConfs,
     pub(super) weights: WeightFiles,
+    pub(super) hosts: Hosts,
     pub(super) digest: String,
     pub(super) imports: Vec<PathBuf>,
 }
@@ -88,23 +90,30 @@ impl Common {
 
     /// Builds everything for `loaded` that is not there yet. `served` are the addresses that have their sockets. The
     /// error is a sentence for the operator; then nothing has changed.
-    pub(super) fn prepare(&self, loaded: Loaded, served: &[SocketAddr], endpoints: &Endpoints) -> Result<Next, String> {
+    pub(super) async fn prepare(
+        &self,
+        loaded: Loaded,
+        served: &[SocketAddr],
+        endpoints: &Endpoints,
+    ) -> Result<Next, String> {
         let Loaded { routes, digest, imports, .. } = loaded;
         let own = own(&routes);
         let files = ResolvConfs::read(&routes, &own).map_err(|error| error.to_string())?;
         let weights = WeightFiles::read(&routes)?;
-        let pools = files.pools(&routes, &self.upstreams)?;
+        let hosts = Hosts::resolve(&routes, &own).await?;
+        let pools = files.pools(&routes, &hosts, &self.upstreams)?;
         let bound = self.bind(&routes, served)?;
         let wanted = self.wanted(&routes);
         let endpoints = endpoints.prepare(&wanted)?;
         let routes = Arc::new(routes);
         let resolver = self.resolver(&routes, pools, &weights);
-        Ok(Next { snapshot: Snapshot { routes, resolver, files, weights, digest, imports }, bound, wanted, endpoints })
+        let snapshot = Snapshot { routes, resolver, files, weights, hosts, digest, imports };
+        Ok(Next { snapshot, bound, wanted, endpoints })
     }
 
     /// The same configuration with other contents of its resolv.conf files.
     pub(super) fn with_files(&self, current: &Snapshot, files: ResolvConfs) -> Result<Snapshot, String> {
-        let pools = files.pools(&current.routes, &self.upstreams)?;
+        let pools = files.pools(&current.routes, &current.hosts, &self.upstreams)?;
         let resolver = self.resolver(&current.routes, pools, &current.weights);
         Ok(Snapshot { resolver, files, ..current.clone() })
     }

@@ -1,11 +1,12 @@
 //! One `forward` line as typed values: what to ask, in which order, and with which limits.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::dns::{Name, Rcode};
-use crate::upstream::Address;
+use crate::upstream::{Address, Transport};
 
 /// The most upstreams one pool may have; CoreDNS draws the line at the same place.
 pub const MAX_UPSTREAMS: usize = 15;
@@ -15,6 +16,8 @@ pub const MAX_UPSTREAMS: usize = 15;
 pub struct PoolSpec {
     /// The upstreams in the order written.
     pub targets: Vec<Target>,
+    /// Whom to ask for the addresses of the host names among them; none: the nameservers of this machine.
+    pub resolvers: Vec<Address>,
     /// The order in which upstreams are tried.
     pub policy: Policy,
     /// Ask over TCP only.
@@ -51,6 +54,7 @@ impl Default for PoolSpec {
     fn default() -> PoolSpec {
         PoolSpec {
             targets: Vec::new(),
+            resolvers: Vec::new(),
             policy: Policy::Random,
             force_tcp: false,
             prefer_udp: false,
@@ -77,6 +81,28 @@ pub enum Target {
     Address(Address),
     /// A file in resolv.conf format whose `nameserver` lines are upstreams; whoever builds the pool reads it.
     File(PathBuf),
+    /// A host all of whose addresses are upstreams; whoever builds the pool resolves it.
+    Host {
+        /// Its name.
+        name: Name,
+        /// The port at each of its addresses.
+        port: u16,
+        /// How it is spoken to.
+        transport: Transport,
+    },
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Address(address) => address.fmt(out),
+            Target::File(path) => path.display().fmt(out),
+            Target::Host { name, port, transport } => {
+                let scheme = if *transport == Transport::Tls { "tls://" } else { "" };
+                write!(out, "{scheme}{}:{port}", name.to_string().trim_end_matches('.'))
+            }
+        }
+    }
 }
 
 /// The order in which the upstreams of a pool are tried for one query.

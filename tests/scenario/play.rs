@@ -48,7 +48,7 @@ impl Player {
         let pool = |forward: &Forward| {
             let address = |target: &Target| match target {
                 Target::Address(address) => address.clone(),
-                Target::File(path) => panic!("a scenario has no {}", path.display()),
+                other => panic!("a scenario has no {other}"),
             };
             let addresses: Vec<_> = forward.spec.targets.iter().map(address).collect();
             Pool::new(&forward.spec, &addresses, &upstreams).expect("a plain upstream")

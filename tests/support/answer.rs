@@ -32,6 +32,7 @@
 //! | `oversigned` | the record and its RRSIG, DO or not |
 //! | `noedns`, `noednsimp` | FORMERR or NOTIMP without OPT when asked with OPT, an answer otherwise |
 //! | `close` | closes the TCP connection the first time, answers later |
+//! | `addr-A-B-C-D` | the A record A.B.C.D; NODATA for other types |
 //! | `aa` | an answer with AA=1 |
 
 use super::message::Message;
@@ -189,6 +190,11 @@ pub fn acts(label: &str, query: &Message, tcp: bool, count: usize) -> Vec<Act> {
         "tctail" if !tcp => plain().flag(TC),
         "tctail" => plain().own(kind, 300, &data(kind)),
         "big" | "bignotc" => return vec![Act::Send(big(word == "big" && !tcp, query, number(0, 100)))],
+        "addr" if kind == A => {
+            let octets: Vec<u8> = numbers.iter().map(|number| *number as u8).collect();
+            Answer::to(query).own(A, 300, &octets)
+        }
+        "addr" => Answer::to(query).soa(60, 10),
         "cname" | "cnamenx" | "cnamend" => chain(word, query, number(0, 2)),
         _ => fixed(word, query, plain()),
     };

@@ -96,7 +96,7 @@ fn resolver(routes: routes::Routes, upstreams: &Upstreams) -> Resolver {
             .iter()
             .map(|target| match target {
                 Target::Address(address) => address.clone(),
-                Target::File(path) => panic!("{} is a file", path.display()),
+                other => panic!("{other} is no address"),
             })
             .collect();
         Pool::new(&forward.spec, &addresses, upstreams).expect("a pool")

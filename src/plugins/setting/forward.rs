@@ -1,5 +1,7 @@
 //! `forward FROM TO... { ... }`: which names are asked upstream, where, and how.
 
+mod target;
+
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -9,7 +11,9 @@ use crate::corefile::{Diagnostic, Directive, Span, Token, nearest};
 use crate::dns::{Name, Rcode};
 use crate::plugins::report::{Report, options};
 use crate::upstream::spec::{ClientIdentity, MAX_UPSTREAMS, Policy, PoolSpec, Target, TlsSpec};
-use crate::upstream::{Address, AddressError, Transport};
+use crate::upstream::{Address, Transport};
+
+use self::target::target;
 
 /// One `forward` line.
 #[derive(Clone, Debug)]
@@ -106,43 +110,6 @@ pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Option<Forward
     Some(forward)
 }
 
-fn target(word: &Token, report: &mut Report<'_>) -> Option<Target> {
-    let error = match Address::parse(&word.text) {
-        Ok(address) => return Some(Target::Address(address)),
-        Err(error) => error,
-    };
-    let text = &*word.text;
-    let refused = |message: String, help: &str| Diagnostic::error(word.span, message).help(help);
-    let finding = match &error {
-        AddressError::Scheme(scheme) if matches!(scheme.to_lowercase().as_str(), "https" | "h3" | "doh") => {
-            refused("DNS over HTTPS upstreams are not offered yet".into(), "use the same server over TLS: `tls://IP`")
-        }
-        AddressError::Scheme(scheme) if matches!(scheme.to_lowercase().as_str(), "quic" | "grpc") => {
-            refused(format!("{scheme} upstreams are not offered"), "use `tls://IP` or plain `IP`")
-        }
-        AddressError::NotAnAddress(_) if text.is_empty() => {
-            refused("this upstream is empty".into(), "name an IP address or a file; is a variable not set?")
-        }
-        AddressError::NotAnAddress(_) if text == "<nil>" || text.starts_with("__") => refused(
-            format!("the template left `{text}` in place of an upstream"),
-            "the address it stands for was not known when this file was made",
-        ),
-        AddressError::NotAnAddress(_) if text.contains('/') && !text.contains("://") => {
-            return Some(Target::File(PathBuf::from(text)));
-        }
-        AddressError::NotAnAddress(_) if text.contains("://") => {
-            refused(error.to_string(), "write `tls://9.9.9.9` or `tls://9.9.9.9%dns.quad9.net`")
-        }
-        AddressError::NotAnAddress(_) => refused(
-            format!("`{text}` is not an IP address; host names as upstreams are not resolved"),
-            "write its IP address, or the path of a resolv.conf file with a slash (`./resolv.conf`)",
-        ),
-        _ => refused(error.to_string(), "write `10.0.0.10`, `10.0.0.10:5353`, `[fd00::1]:53` or `tls://9.9.9.9`"),
-    };
-    report.add(finding);
-    None
-}
-
 /// The options that decide which names go here. False: it is none of them.
 fn parse_routing(option: &Directive, forward: &mut Forward, report: &mut Report<'_>) -> bool {
     match &*option.name.text {
@@ -192,6 +159,7 @@ fn parse_pool(option: &Directive, spec: &mut PoolSpec, report: &mut Report<'_>) 
             spec.policy = word.and_then(|word| report.choice(word, &choices)).unwrap_or(spec.policy);
         }
         "health_check" => health_check(option, spec, report),
+        "resolver" => resolvers(option, spec, report),
         "tls" => tls(option, &mut spec.tls, report),
         "tls_servername" => {
             if let Some(word) = report.one(option, "tls_servername NAME")
@@ -212,12 +180,13 @@ fn parse_pool(option: &Directive, spec: &mut PoolSpec, report: &mut Report<'_>) 
 }
 
 fn unknown(option: &Directive, report: &mut Report<'_>) {
-    let (message, help) = match &*option.name.text {
-        "resolver" => ("host names as upstreams are not resolved", "name upstreams by IP address, remove `resolver`"),
-        "doh_method" => ("DNS over HTTPS upstreams are not offered yet", "use `tls://IP`, remove `doh_method`"),
-        _ => return report.unknown_option("forward", option, &KNOWN),
-    };
-    report.add(Diagnostic::error(option.span(), message).help(help));
+    if &*option.name.text != "doh_method" {
+        return report.unknown_option("forward", option, &KNOWN);
+    }
+    report.add(
+        Diagnostic::error(option.span(), "DNS over HTTPS upstreams are not offered yet")
+            .help("use `tls://IP`, remove `doh_method`"),
+    );
 }
 
 fn flag(option: &Directive, report: &mut Report<'_>) -> bool {
@@ -285,6 +254,28 @@ fn health_check(option: &Directive, spec: &mut PoolSpec, report: &mut Report<'_>
     }
 }
 
+fn resolvers(option: &Directive, spec: &mut PoolSpec, report: &mut Report<'_>) {
+    for word in report.args(option, 1..=usize::MAX, "resolver IP[:PORT]...") {
+        match Address::parse(&word.text) {
+            Ok(address) if address.transport == Transport::Plain => {
+                if spec.resolvers.len() == MAX_UPSTREAMS {
+                    report.add(
+                        Diagnostic::error(word.span, format!("more than {MAX_UPSTREAMS} resolvers"))
+                            .label("one too many")
+                            .help(format!("name at most {MAX_UPSTREAMS}")),
+                    );
+                    return;
+                }
+                spec.resolvers.push(address);
+            }
+            _ => report.add(
+                Diagnostic::error(word.span, format!("`{word}` is not the address of a resolver"))
+                    .help("write `10.0.0.10`, `10.0.0.10:5353` or `[fd00::1]:53`"),
+            ),
+        }
+    }
+}
+
 fn tls(option: &Directive, tls: &mut TlsSpec, report: &mut Report<'_>) {
     let path = |word: &Token| PathBuf::from(&*word.text);
     let identity = |certificate, key| Some(ClientIdentity { certificate: path(certificate), key: path(key) });
@@ -310,29 +301,35 @@ fn check(line: &Directive, spec: &PoolSpec, report: &mut Report<'_>) {
                 .help("make `max_age` at least as long, or leave it out"),
         );
     }
-    let tls: Vec<&Address> = (spec.targets.iter())
-        .filter_map(|target| match target {
-            Target::Address(address) if address.transport == Transport::Tls => Some(address),
-            _ => None,
-        })
-        .collect();
-    if spec.tls.server_name.is_some() && tls.iter().any(|address| address.server_name.is_some()) {
+    let transport = |target: &Target| match target {
+        Target::Address(address) => Some(address.transport),
+        Target::Host { transport, .. } => Some(*transport),
+        Target::File(_) => None,
+    };
+    let names_certificate = |target: &Target| matches!(target, Target::Address(at) if at.server_name.is_some());
+    if spec.tls.server_name.is_some() && spec.targets.iter().any(names_certificate) {
         report.add(
             Diagnostic::error(place("tls_servername"), "an upstream already names its certificate after `%`")
                 .help("use `%NAME` on the upstreams, or `tls_servername` for all of them, not both"),
         );
     }
-    if spec.tls != TlsSpec::default() && tls.is_empty() {
+    if spec.tls != TlsSpec::default() && !spec.targets.iter().any(|target| transport(target) == Some(Transport::Tls)) {
         let name = if spec.tls.server_name.is_some() { "tls_servername" } else { "tls" };
         report.add(
             Diagnostic::warning(place(name), format!("`{name}` has no effect: no upstream is spoken to over TLS"))
                 .help("write the upstream as `tls://IP`"),
         );
     }
+    if !spec.resolvers.is_empty() && !spec.targets.iter().any(|target| matches!(target, Target::Host { .. })) {
+        report.add(
+            Diagnostic::warning(place("resolver"), "`resolver` has no effect: no upstream is a host name")
+                .help("remove it"),
+        );
+    }
     if let (Some(source), false) = (spec.source_address, spec.targets.is_empty()) {
         let reachable = |target: &Target| match target {
             Target::Address(address) => address.socket.is_ipv4() == source.is_ipv4(),
-            Target::File(_) => true,
+            Target::File(_) | Target::Host { .. } => true,
         };
         if !spec.targets.iter().any(reachable) {
             report.add(

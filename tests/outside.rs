@@ -129,3 +129,10 @@ fn consolidated_errors_are_told_at_the_end() {
     assert_eq!(agent.wait().code(), Some(0));
     assert!(agent.log().contains("1 errors like 'timeout$' occurred in last 1h0m0s"), "{}", agent.log());
 }
+
+#[test]
+fn an_answer_that_cannot_be_kept_is_counted_as_dropped() {
+    let (agent, _up) = Agent::beside_upstream("cache\n forward . {up}");
+    agent.ask(&Query::new("cnameloop.drops.test.", A));
+    assert_eq!(agent.metric("coredns_cache_drops_total", &[]), 1.0, "{}", agent.metrics());
+}

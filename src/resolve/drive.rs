@@ -126,6 +126,9 @@ impl Miss {
             _ => Plugin::Forward,
         };
         self.write(out, outcome.room(), |way, query, out| {
+            if outcome.is_unusable() && way.route.cache.is_some() {
+                way.slab.cache_drop();
+            }
             let length = outcome.write(query, way.limit(query, out), out);
             self.resolver.finish(way, query, rcode, plugin, &mut out[..length], clock::now());
             length

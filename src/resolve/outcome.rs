@@ -88,6 +88,11 @@ impl Outcome {
         }
     }
 
+    /// Whether an upstream did answer, with something that does not belong to the question.
+    pub fn is_unusable(&self) -> bool {
+        matches!(self, Outcome::Failed(Failed { cause: Cause::Answer, .. }))
+    }
+
     /// The RCODE for clients.
     pub fn rcode(&self) -> Rcode {
         match self {

@@ -21,6 +21,8 @@ pub mod resolve;
 
 pub mod serve;
 
+pub mod node;
+
 pub mod life;
 
 pub mod cli;

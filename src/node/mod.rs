@@ -3,6 +3,7 @@
 //! The room never sees a DNS message; to it DNS is a list of addresses and a port.
 
 mod desired;
+pub mod firewall;
 mod status;
 
 pub use desired::{Desired, Rules};

@@ -4,6 +4,8 @@
 
 mod desired;
 pub mod firewall;
+#[cfg(test)]
+mod namespace;
 mod status;
 
 pub use desired::{Desired, Rules};

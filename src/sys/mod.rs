@@ -5,7 +5,10 @@ pub mod clock;
 pub mod cpu;
 pub mod datagram;
 pub mod mmsg;
+pub mod privileges;
 pub mod process;
 pub mod readable;
 pub mod sockaddr;
 pub mod sockopt;
+#[cfg(test)]
+mod testing;

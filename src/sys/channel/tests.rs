@@ -1,3 +1,4 @@
+use super::super::testing::alone;
 use super::*;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -82,15 +83,6 @@ fn a_message_too_long_for_its_buffer_is_an_error_and_leaks_nothing() {
     assert_eq!(receive(other.as_fd(), &mut [0; 3]).unwrap().unwrap().0, 3);
 }
 
-/// Runs one test of this file again, in a process of its own, and fails if it fails. `variable` tells it so.
-fn alone(test: &str, variable: &str) {
-    let name = format!("sys::channel::tests::{test}");
-    let mut run = Command::new(std::env::current_exe().unwrap());
-    let output = run.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(variable, "").output().unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
-}
-
 /// The soft limit of open files becomes `limit`; gives the one before.
 fn limit_descriptors(limit: u64) -> u64 {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -106,9 +98,8 @@ fn limit_descriptors(limit: u64) -> u64 {
 /// The limit of open files holds for a whole process.
 #[test]
 fn descriptors_over_the_limit_are_an_error_and_leak_nothing() {
-    const INSIDE: &str = "DNSLET_TEST_LIMIT";
-    if std::env::var_os(INSIDE).is_none() {
-        return alone("descriptors_over_the_limit_are_an_error_and_leak_nothing", INSIDE);
+    if !alone("sys::channel::tests::descriptors_over_the_limit_are_an_error_and_leak_nothing", &[]) {
+        return;
     }
     let (one, other) = pair().unwrap();
     let (reader, writer) = io::pipe().unwrap();
@@ -135,21 +126,20 @@ fn waiting_ends_with_the_timeout() {
 /// Children of other tests would inherit the end as well, so this runs in a process of its own, and its child in another.
 #[test]
 fn a_child_adopts_the_end_that_was_left_to_it() {
-    const INSIDE: &str = "DNSLET_TEST_CHANNEL";
     const NUMBER: &str = "DNSLET_TEST_NUMBER";
-    let name = "a_child_adopts_the_end_that_was_left_to_it";
+    let name = "sys::channel::tests::a_child_adopts_the_end_that_was_left_to_it";
     if let Some(number) = std::env::var_os(NUMBER) {
         let end = adopt(number.to_str().unwrap().parse().unwrap()).unwrap();
         assert!(closes_on_exec(&end));
         return send(end.as_fd(), b"here", &[]).unwrap();
     }
-    if std::env::var_os(INSIDE).is_none() {
-        return alone(name, INSIDE);
+    if !alone(name, &[]) {
+        return;
     }
     let (one, other) = pair().unwrap();
     inherit(&other).unwrap();
     let mut run = Command::new(std::env::current_exe().unwrap());
-    run.args(["--exact", &format!("sys::channel::tests::{name}")]).env(NUMBER, other.as_raw_fd().to_string());
+    run.args(["--exact", name]).env(NUMBER, other.as_raw_fd().to_string());
     let mut child = run.spawn().unwrap();
     drop(other);
     let mut buffer = [0; 8];

@@ -4,9 +4,11 @@
 
 mod desired;
 pub mod firewall;
+mod links;
 #[cfg(test)]
 mod namespace;
 mod status;
 
 pub use desired::{Desired, Rules};
+pub use links::Links;
 pub use status::{Action, Kind, Status, Trouble};

@@ -15,6 +15,8 @@ pub fn entered(test: &str) -> bool {
         return true;
     }
     let itself = std::env::current_exe().expect("a test binary has a path");
+    // Debian keeps what sets up networks out of an ordinary user's PATH.
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let output = Command::new("unshare")
         .arg("--map-root-user")
         .arg("--net")
@@ -22,11 +24,13 @@ pub fn entered(test: &str) -> bool {
         .arg(itself)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
+        .env("PATH", path)
         .output()
         .expect("unshare: apt-get install util-linux");
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "inside the namespace:\n{printed}\n{errors}");
     assert!(printed.contains("1 passed"), "no test is called {test}:\n{printed}\n{errors}");
+    print!("{printed}");
     false
 }
 

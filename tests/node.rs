@@ -1,0 +1,14 @@
+//! The node's network as its users meet it: the built binary on a node made of network namespaces, with pods, a host
+//! client, the cluster's DNS servers and a kube-proxy look-alike around it. Figures are printed: `-- --nocapture` shows
+//! them.
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+#[cfg(test)]
+mod node {
+    #[allow(dead_code, unused_imports, reason = "the agent's own tests use the rest")]
+    mod lab;
+    mod proof;
+}
+#[cfg(test)]
+#[allow(dead_code, unused_imports, reason = "each test binary uses its part of it")]
+mod support;

@@ -1,0 +1,90 @@
+//! What the node's kernel holds: entries of connection tracking, rules and their counters.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Host, NODE};
+
+/// The entries of connection tracking for these addresses and port 53, one line each.
+pub fn tracked(addresses: &[SocketAddr]) -> Vec<String> {
+    let families = NODE.run(|| ["ipv4", "ipv6"].map(|family| NODE.command(&format!("conntrack -L -f {family}"))));
+    let lines = families.iter().flat_map(|text| text.lines());
+    lines.filter(|line| addresses.iter().any(|address| names(line, *address))).map(str::to_owned).collect()
+}
+
+fn names(line: &str, address: SocketAddr) -> bool {
+    let value = |key: &str| {
+        line.split(' ').filter_map(move |word| word.strip_prefix(key)?.parse::<IpAddr>().ok()).collect::<Vec<_>>()
+    };
+    let port = format!("port={}", address.port());
+    let at_port = line.split(' ').any(|word| word.strip_prefix(['s', 'd']).is_some_and(|rest| rest == port));
+    at_port && [value("src="), value("dst=")].concat().contains(&address.ip())
+}
+
+/// Forgets every flow of the node.
+pub fn forget_flows() {
+    NODE.command("conntrack -F");
+}
+
+/// Everything in nf_tables, as `nft` prints it.
+pub fn ruleset(host: Host) -> String {
+    host.command("nft list ruleset")
+}
+
+/// The addresses whose packets a table of ours brings here: one of the tables that end with the keeper.
+pub fn intercepted() -> BTreeSet<IpAddr> {
+    let tables = tables();
+    let intercepts = tables.iter().filter(|table| table.starts_with("inet dnslet_"));
+    let words = intercepts.flat_map(|table| table.lines()).filter(|line| line.contains("notrack"));
+    let addresses = words.flat_map(|line| line.split([' ', ','])).filter_map(|word| word.parse::<IpAddr>().ok());
+    addresses.collect()
+}
+
+/// The tables that end with a keeper, one for each instance, as `nft list tables` names them.
+pub fn intercepts() -> Vec<String> {
+    let tables = NODE.command("nft list tables");
+    tables.lines().filter(|line| line.starts_with("table inet dnslet_")).map(str::to_owned).collect()
+}
+
+/// The link that carries the address.
+pub fn link_of(address: IpAddr) -> Option<String> {
+    let printed = NODE.ip(&format!("-oneline address show to {address}"));
+    printed.split_whitespace().nth(1).map(str::to_owned)
+}
+
+/// The number of rules of our own in nf_tables.
+pub fn rules() -> usize {
+    tables().iter().flat_map(|table| table.lines()).filter(|line| is_rule(line)).count()
+}
+
+/// Packets of DNS that the rules in use (`nftables` or `iptables`) counted on their way to the address.
+pub fn counted(rules: &str, address: IpAddr) -> u64 {
+    if rules == "nftables" {
+        let tables = tables();
+        let intercepts = tables.iter().filter(|table| table.starts_with("inet dnslet_"));
+        let lines = intercepts.flat_map(|table| table.lines());
+        let lines = lines.filter(|line| line.contains(&format!("daddr {address} ")) && line.contains("dport 53 "));
+        return lines.filter_map(|line| number(line.split_once("counter packets ")?.1)).sum();
+    }
+    let save = if address.is_ipv4() { "iptables-save -c -t raw" } else { "ip6tables-save -c -t raw" };
+    let saved = NODE.command(save);
+    let lines = saved.lines().filter(|line| line.contains(&format!("-d {address}/")) && line.contains("--dport 53 "));
+    lines.filter_map(|line| number(line.strip_prefix('[')?)).sum()
+}
+
+/// The number at the start of the text.
+fn number(text: &str) -> Option<u64> {
+    text.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The tables of our own as `nft` prints them, without the word "table".
+fn tables() -> Vec<String> {
+    let all = ruleset(NODE);
+    let tables = all.split("\ntable ").map(|part| part.strip_prefix("table ").unwrap_or(part));
+    tables.filter(|part| part.starts_with("inet dnslet")).map(str::to_owned).collect()
+}
+
+fn is_rule(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !["inet ", "chain ", "type ", "}", "flags "].iter().any(|start| line.starts_with(start))
+}

@@ -1,10 +1,13 @@
 # What there is to type. `make run` and `make test` are all a newcomer needs; Rust and a C compiler are all they ask for
 # (the peers that tests talk to are installed by .ci/deps as root, and named otherwise).
-.PHONY: run check test bench fuzz deny advisories
+.PHONY: run check test test-vm bench fuzz deny advisories
 
 run: ; cargo run
 
-test: ; .ci/deps test && cargo test
+test: ; .ci/deps test && cargo test && $(MAKE) test-vm
+
+# The same network on a Debian kernel, booted in software emulation.
+test-vm: ; .ci/deps vm && tests/vm/run
 
 check: deny ; cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test --test tests tidy
 

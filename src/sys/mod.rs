@@ -8,6 +8,7 @@ pub mod mmsg;
 pub mod privileges;
 pub mod process;
 pub mod readable;
+pub mod seccomp;
 pub mod sockaddr;
 pub mod sockopt;
 #[cfg(test)]

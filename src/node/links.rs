@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use self::rtnl::{Link, Placed, Rtnl};
 use self::watch::{Interest, Watch};
+pub(super) use self::words::listed;
 use super::status::{Action, Trouble};
 
 /// How long the kernel may take. It answers within a millisecond, unless somebody changes a great many interfaces.

@@ -89,7 +89,7 @@ pub(super) fn refused(address: IpAddr, link: &Link, error: &io::Error) -> Troubl
 }
 
 /// Addresses in a sentence.
-pub(super) fn listed(addresses: &[IpAddr]) -> String {
+pub(in crate::node) fn listed(addresses: &[IpAddr]) -> String {
     let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     match texts.as_slice() {
         [] => "nothing".to_owned(),

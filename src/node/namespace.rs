@@ -2,9 +2,11 @@
 
 use std::any::type_name;
 use std::env;
+use std::fs::File;
 use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 
 /// Set in the process that has the private network.
 const INSIDE: &str = "DNSLET_TEST_NETWORK";
@@ -89,6 +91,15 @@ impl Host {
     /// As [`run`], on that host.
     pub(crate) fn run(&self, line: &str) -> String {
         run(&self.on(line))
+    }
+
+    /// Starts a thread whose sockets are that host's.
+    pub(crate) fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let network = File::open(format!("/proc/{}/ns/net", self.keeper.id())).expect("the host is up");
+        std::thread::spawn(move || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).expect("the host's network");
+            work()
+        })
     }
 }
 

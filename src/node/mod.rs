@@ -32,6 +32,7 @@ pub mod firewall;
 mod links;
 #[cfg(test)]
 mod namespace;
+mod netfilter;
 mod reconcile;
 mod status;
 

@@ -23,6 +23,7 @@
 //!
 //! Nothing here decides whether an address is ready, and nothing here touches rules of others.
 
+mod choose;
 mod iptables;
 mod nftables;
 
@@ -31,7 +32,7 @@ use std::future;
 use std::net::{IpAddr, SocketAddr};
 
 pub use iptables::Iptables;
-pub use nftables::Nftables;
+pub use nftables::{Installed, InstalledRule, Nftables, installed};
 
 use super::desired::{Desired, Rules};
 use super::status::{Action, Trouble};
@@ -46,7 +47,7 @@ const MOST_ENDPOINTS: usize = 8;
 #[derive(Debug)]
 pub enum Firewall {
     /// nf_tables, by netlink.
-    Nftables(Nftables),
+    Nftables(Box<Nftables>),
     /// iptables, by `iptables-restore`.
     Iptables(Iptables),
     /// No rules.
@@ -71,17 +72,7 @@ impl Firewall {
     /// Picks the way that `wanted` asks for, or that this node can do, and says in the log which and why. The trouble is
     /// that the wanted way does not work; there are no rules then.
     pub async fn choose(wanted: Rules) -> (Firewall, Option<Trouble>) {
-        match wanted {
-            Rules::Iptables => match Iptables::detect().await {
-                Ok(iptables) => (Firewall::Iptables(iptables), None),
-                Err(trouble) => (Firewall::None, Some(trouble)),
-            },
-            Rules::Auto | Rules::Nftables => match Nftables::detect().await {
-                Ok(nftables) => (Firewall::Nftables(nftables), None),
-                Err(trouble) => (Firewall::None, Some(trouble)),
-            },
-            Rules::None => (Firewall::None, None),
-        }
+        choose::choose(wanted).await
     }
 
     /// The way in use, for metrics and people; `None` where there are no rules.
@@ -131,6 +122,17 @@ impl Firewall {
         }
     }
 
+    /// Whether another instance is running on this node. Only nf_tables knows.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub async fn shared(&mut self) -> Result<bool, Trouble> {
+        match self {
+            Firewall::Nftables(nftables) => nftables.shared().await,
+            Firewall::Iptables(_) | Firewall::None => Ok(false),
+        }
+    }
+
     /// Waits until somebody else changed our rules, or may have. Pends for ever where nobody tells. Cancel-safe.
     pub async fn changed(&mut self) {
         match self {
@@ -142,17 +144,25 @@ impl Firewall {
 
 impl Base {
     /// The servers that packets to `address` go to while they are not intercepted: those of its family, and only for an
-    /// address that nobody but this node answers for. In IPv4 those are the link-local ones. In IPv6 unique local ones
-    /// serve too, and a Service may have such an address: kube-proxy translates earlier in the same hook and a packet
-    /// is translated once, so it keeps the last word where it runs.
+    /// address that nobody but this node answers for.
     pub fn fallback_of(&self, address: IpAddr) -> Vec<SocketAddr> {
-        let private = match address {
+        let mut servers = self.fallback.clone();
+        // A server at an address of the cache would be the cache again.
+        servers.retain(|server| server.is_ipv4() == address.is_ipv4() && !self.addresses.contains(&server.ip()));
+        servers.sort_unstable();
+        servers.dedup();
+        servers.truncate(if Self::is_private(address) { MOST_ENDPOINTS } else { 0 });
+        servers
+    }
+
+    /// Whether nobody but this node answers for the address. In IPv4 those are the link-local ones. In IPv6 unique local
+    /// ones serve too, and a Service may have such an address: kube-proxy translates earlier in the same hook, and a
+    /// packet is translated once, so its word counts where it runs.
+    pub fn is_private(address: IpAddr) -> bool {
+        match address {
             IpAddr::V4(address) => address.is_link_local(),
             IpAddr::V6(address) => address.is_unicast_link_local() || address.is_unique_local(),
-        };
-        let same_family = self.fallback.iter().filter(|server| private && server.is_ipv4() == address.is_ipv4());
-        let distinct: BTreeSet<SocketAddr> = same_family.copied().collect();
-        distinct.into_iter().take(MOST_ENDPOINTS).collect()
+        }
     }
 }
 

@@ -76,7 +76,11 @@ impl Tools {
     }
 
     /// The lines of a table that `wanted` says yes to.
-    pub(crate) async fn save(&self, table: Table, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<String>, Failure> {
+    pub(crate) async fn save(
+        &self,
+        table: Table,
+        wanted: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<Vec<String>, Failure> {
         run(&self.save, &["-t", table.word()], "", wanted).await
     }
 
@@ -105,7 +109,7 @@ async fn run(
     program: &Path,
     arguments: &[&str],
     input: &str,
-    wanted: &dyn Fn(&str) -> bool,
+    wanted: &(dyn Fn(&str) -> bool + Sync),
 ) -> Result<Vec<String>, Failure> {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     match tokio::time::timeout(LONGEST, talk(program, arguments, input, wanted)).await {
@@ -121,7 +125,7 @@ async fn talk(
     program: &Path,
     arguments: &[&str],
     input: &str,
-    wanted: &dyn Fn(&str) -> bool,
+    wanted: &(dyn Fn(&str) -> bool + Sync),
 ) -> std::io::Result<(bool, Vec<String>, String)> {
     let mut child = Command::new(program)
         .args(arguments)

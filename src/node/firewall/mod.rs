@@ -26,6 +26,8 @@
 mod choose;
 mod iptables;
 mod nftables;
+#[cfg(test)]
+mod packets;
 
 use std::collections::BTreeSet;
 use std::future;

@@ -265,7 +265,7 @@ impl<W: PartialEq> Placed<W> {
 }
 
 impl Refusal {
-    fn of_socket(error: io::Error) -> Self {
+    pub(super) fn of_socket(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => Refusal::Absent,
             _ => Refusal::Other(error),
@@ -273,7 +273,7 @@ impl Refusal {
     }
 
     /// An empty table was refused. Kernels answer an unknown flag with either number.
-    fn of_table(error: io::Error) -> Self {
+    pub(super) fn of_table(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Refusal::NotPermitted,
             Some(libc::EINVAL) => Refusal::NoOwner,
@@ -282,7 +282,7 @@ impl Refusal {
         }
     }
 
-    fn of_rules(error: io::Error) -> Self {
+    pub(super) fn of_rules(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::ENOENT | libc::EOPNOTSUPP) => Refusal::Incomplete,
             _ => Refusal::of_table(error),

@@ -1,3 +1,5 @@
+mod packets;
+
 use std::future::Future;
 use std::time::Duration;
 

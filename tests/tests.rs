@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod checklist;
 #[cfg(test)]
+mod cleanup;
+#[cfg(test)]
 mod corefile;
 #[cfg(test)]
 mod hosts;

@@ -2,7 +2,8 @@
 //!
 //! Without a subcommand the program serves. `check` takes the same flags, reads the same configuration, prints every
 //! diagnostic or `ok`, and leaves; it needs no privileges. Flags are written as Go's flag package takes them, because
-//! the command lines of existing node-cache deployments have to work: `-localip a,b`, `-conf=x`, `--x`.
+//! the command lines of existing node-cache deployments have to work: `-localip a,b`, `-conf=x`, `--x`. `cleanup` takes
+//! them too, and takes from the node what an agent or node-cache left there.
 //!
 //! For example `-conf=/etc/Corefile -localip 169.254.20.10`:
 //! 1. `arguments` rewrites it to `--conf=/etc/Corefile --localip=169.254.20.10`, or says which flag was misspelt;
@@ -10,9 +11,10 @@
 //! 3. `options` decides what they mean together: which file is the template and which is written;
 //! 4. `run` or `check` hands the [`Options`] to `life`.
 //!
-//! Exit codes: 0 stopped as asked (or `check` found nothing), 1 could not start (or `check` found something), 2 on a
-//! second interrupt. Messages for the operator go to standard error; standard output is for logs and for what was
-//! asked (`-h`, `-version`, `-plugins`, `check`). This room never opens a socket and is imported by nobody.
+//! Exit codes: 0 stopped as asked (or `check` found nothing), 1 could not start (or `check` found something, or
+//! `cleanup` could not remove something), 2 on a second interrupt. Messages for the operator go to standard error;
+//! standard output is for logs and for what was asked (`-h`, `-version`, `-plugins`, `check`, `cleanup`). This room never
+//! opens a socket and is imported by nobody.
 
 use std::process::ExitCode;
 
@@ -22,6 +24,7 @@ use crate::life::options::Options;
 
 mod arguments;
 mod check;
+mod cleanup;
 mod flags;
 mod options;
 mod run;
@@ -34,6 +37,7 @@ use flags::Flags;
 enum Command {
     Run(Options),
     Check(Options),
+    Cleanup(cleanup::Cleanup),
     /// Text to print, nothing else to do.
     Print(String),
 }
@@ -44,6 +48,7 @@ pub fn main() -> ExitCode {
     match read(&arguments) {
         Ok(Command::Run(options)) => run::run(&options),
         Ok(Command::Check(options)) => check::check(&options),
+        Ok(Command::Cleanup(what)) => cleanup::cleanup(&what),
         Ok(Command::Print(text)) => {
             say(&text);
             ExitCode::SUCCESS
@@ -60,6 +65,10 @@ fn read(arguments: &[String]) -> Result<Command, String> {
         Some((first, rest)) if first == "check" => (true, rest),
         _ => (false, arguments),
     };
+    let (cleaning, rest) = match rest.split_first() {
+        Some((first, rest)) if first == "cleanup" && !checking => (true, rest),
+        _ => (false, rest),
+    };
     let normalised = arguments::normalise(&Flags::command(), rest)?;
     let with_name = std::iter::once("dnslet".to_owned()).chain(normalised);
     let flags = Flags::try_parse_from(with_name).map_err(|error| one_sentence(&error.to_string()))?;
@@ -71,6 +80,9 @@ fn read(arguments: &[String]) -> Result<Command, String> {
     }
     if flags.plugins {
         return Ok(Command::Print(run::plugin_list()));
+    }
+    if cleaning {
+        return Ok(Command::Cleanup(cleanup::Cleanup::new(&flags)));
     }
     let options = options::options(&flags, &options::Machine::here())?;
     Ok(if checking { Command::Check(options) } else { Command::Run(options) })

@@ -95,20 +95,34 @@ impl Links {
         (round.actions, round.troubles)
     }
 
+    /// These addresses are wanted, as after an [`Links::ensure`] that did nothing.
+    pub fn expect(&mut self, addresses: &[IpAddr]) {
+        addresses.clone_into(&mut self.interest.addresses);
+    }
+
     /// Takes away what is ours, except for the addresses in `keep` and an interface that has one of them. Returns what was
-    /// removed, in words. Without an [`Links::ensure`] before, everything that bears our mark is ours.
+    /// removed, in words; what could not be is in the log. Without wanted addresses everything that bears our mark is ours.
     pub async fn remove(&mut self, name: &str, keep: &[IpAddr]) -> Vec<String> {
+        let (removed, trouble) = self.try_remove(name, keep).await;
+        if let Some(trouble) = trouble {
+            tracing::warn!("{trouble}");
+        }
+        removed
+    }
+
+    /// As [`Links::remove`], and why there may be more.
+    pub async fn try_remove(&mut self, name: &str, keep: &[IpAddr]) -> (Vec<String>, Option<Trouble>) {
         let mut removed = Vec::new();
         let done = match self.reconnect() {
             Ok(()) => timeout(PATIENCE, self.clear(name, keep, &mut removed)).await,
             Err(error) => Ok(Err(error)),
         };
-        match done {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("not everything on the interfaces could be removed: {error}"),
-            Err(_) => tracing::warn!("not everything on the interfaces could be removed: the kernel took too long"),
-        }
-        removed
+        let trouble = match done {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(words::unremoved(name, &error.to_string())),
+            Err(_) => Some(words::unremoved(name, "the kernel took too long to answer")),
+        };
+        (removed, trouble)
     }
 
     /// Waits until something about the interface or the addresses of the last [`Links::ensure`] has changed, or may have.

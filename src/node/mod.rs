@@ -29,6 +29,7 @@
 
 mod desired;
 pub mod firewall;
+pub mod leftovers;
 mod links;
 #[cfg(test)]
 mod namespace;

@@ -59,6 +59,21 @@ pub fn other_holder_of(address: SocketAddr, transport: PortOf) -> Option<String>
     name_of_first(&sockets)
 }
 
+/// Who has the netlink socket of this protocol (`libc::NETLINK_NETFILTER`) that the kernel knows under this number;
+/// `None` where it is not seen or its owner is not.
+pub fn netlink_holder(protocol: libc::c_int, number: u32) -> Option<String> {
+    let table = fs::read_to_string("/proc/net/netlink").ok()?;
+    owner(netlink_inode(&table, protocol, number)?)
+}
+
+fn netlink_inode(table: &str, protocol: libc::c_int, number: u32) -> Option<u64> {
+    let wanted = [protocol.to_string(), number.to_string()];
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(1..3)? == wanted).then(|| fields.last()?.parse().ok())?
+    })
+}
+
 fn sockets_at(address: SocketAddr, transport: PortOf) -> Vec<Socket> {
     let tables = match transport {
         PortOf::Udp => ["/proc/net/udp", "/proc/net/udp6"],

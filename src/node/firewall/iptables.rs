@@ -73,7 +73,7 @@ impl Iptables {
     }
 
     /// As [`Iptables::detect`], for programs called e.g. `iptables-legacy-restore` with the variant `-legacy`.
-    async fn of(variant: &str) -> Result<Self, Trouble> {
+    pub(crate) async fn of(variant: &str) -> Result<Self, Trouble> {
         let without = |why: String| {
             let text = format!(
                 "{why}, so no rules are placed: only clients that name an address of the cache reach it; install iptables \

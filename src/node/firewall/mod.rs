@@ -24,7 +24,7 @@
 //! Nothing here decides whether an address is ready, and nothing here touches rules of others.
 
 mod choose;
-mod iptables;
+pub(super) mod iptables;
 mod nftables;
 #[cfg(test)]
 mod packets;

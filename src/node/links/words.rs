@@ -31,6 +31,14 @@ pub(super) fn slow() -> Trouble {
     )
 }
 
+/// Something stays that was to go.
+pub(super) fn unremoved(name: &str, why: &str) -> Trouble {
+    check(format!(
+        "the interface {name}, or addresses of the cache on it or on lo, could not be removed ({why}): nobody answers \
+         there; `ip address` shows what is left, and `ip link delete {name}` removes the interface"
+    ))
+}
+
 /// The name is taken by an interface that is not ours.
 pub(super) fn foreign(name: &str, link: &Link, missing: &[IpAddr]) -> Trouble {
     let kind = link.kind.as_ref().map_or_else(|| "another kind of interface".to_owned(), |kind| format!("a {kind}"));

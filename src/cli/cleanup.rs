@@ -1,0 +1,52 @@
+//! `cleanup`: take from the node what an agent, or node-cache, left there.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use super::flags::Flags;
+use crate::node::leftovers::{Removed, remove_all};
+
+/// What the flags say of where to look.
+#[derive(Debug)]
+pub(super) struct Cleanup {
+    link: String,
+    addresses: Vec<IpAddr>,
+}
+
+impl Cleanup {
+    pub(super) fn new(flags: &Flags) -> Self {
+        let addresses = flags.localip.as_ref().map(|list| list.0.clone()).unwrap_or_default();
+        Self { link: flags.interfacename.clone(), addresses }
+    }
+}
+
+/// Prints a line for each thing that is removed; a line on standard error, and exit code 1, for what could not be.
+pub(super) fn cleanup(what: &Cleanup) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            super::complain(&format!("nothing was removed: the kernel gives no resources to work with ({error})"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(remove_all(&what.link, &what.addresses)) {
+        Ok(removed) => tell(&removed),
+        Err(owner) => {
+            super::complain(&format!("nothing was removed: an agent runs here, {owner}; stop it first"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(removed: &Removed) -> ExitCode {
+    removed.things.iter().for_each(|thing| super::say(&format!("removed {thing}\n")));
+    removed.unseen.iter().for_each(|unseen| super::complain(unseen));
+    removed.troubles.iter().for_each(|trouble| super::complain(&trouble.text));
+    if !removed.troubles.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    if removed.things.is_empty() {
+        super::say("nothing to remove\n");
+    }
+    ExitCode::SUCCESS
+}

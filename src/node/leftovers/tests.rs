@@ -1,0 +1,161 @@
+//! Real rules, tables and addresses in private networks.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::node::desired::Rules;
+use crate::node::firewall::{Base, Firewall, iptables::Iptables};
+use crate::node::namespace::{block_on, private, run};
+
+const ADDRESSES: [(&str, &str); 3] =
+    [("iptables", "169.254.20.10"), ("iptables", "10.96.0.10"), ("ip6tables", "fd69:254:20::10")];
+const VARIANTS: [&str; 2] = ["-nft", "-legacy"];
+
+/// The rules node-cache places for an address: twelve, at the top.
+fn place_node_cache(variant: &str) {
+    for (family, address) in ADDRESSES {
+        let skip = "-m comment --comment \"NodeLocal DNS Cache: skip conntrack\" -j NOTRACK";
+        let allow = "-m comment --comment \"NodeLocal DNS Cache: allow DNS traffic\" -j ACCEPT";
+        let place = |rule: &str| run(&format!("{family}{variant} -w 5 {rule}"));
+        for protocol in ["tcp", "udp"] {
+            place(&format!("-t raw -I PREROUTING -p {protocol} -d {address} --dport 53 {skip}"));
+            place(&format!("-t filter -I INPUT -p {protocol} -d {address} --dport 53 {allow}"));
+            place(&format!("-t raw -I OUTPUT -p {protocol} -s {address} --sport 53 {skip}"));
+            place(&format!("-t filter -I OUTPUT -p {protocol} -s {address} --sport 53 {allow}"));
+            place(&format!("-t raw -I OUTPUT -p {protocol} -d {address} --dport 53 {skip}"));
+        }
+        place(&format!("-t raw -I OUTPUT -p tcp -d {address} --dport 8080 {skip}"));
+        place(&format!("-t raw -I OUTPUT -p tcp -s {address} --sport 8080 {skip}"));
+    }
+}
+
+/// Rules that look alike and belong to others.
+fn place_foreign(variant: &str) {
+    for family in ["iptables", "ip6tables"] {
+        run(&format!(
+            "{family}{variant} -t raw -A PREROUTING -m comment --comment \"NodeLocal DNS Cache: ours\" -j ACCEPT
+             {family}{variant} -t filter -A INPUT -p udp --dport 53 -m comment --comment \"skip conntrack\" -j ACCEPT
+             {family}{variant} -N KUBE-X && {family}{variant} -A KUBE-X -m comment --comment DNSLET-OUTPUT -j RETURN"
+        ));
+    }
+}
+
+/// All rules and chains of the variant, each with its table, except for the kernel's own chains.
+fn saved(variant: &str) -> Vec<String> {
+    let text = run(&format!("iptables{variant}-save 2>/dev/null && ip6tables{variant}-save 2>/dev/null"));
+    let mut table = "";
+    let mut found = Vec::new();
+    for line in text.lines() {
+        table = line.strip_prefix('*').unwrap_or(table);
+        found.extend((line.starts_with("-A") || line.contains(" - [")).then(|| format!("{table} {line}")));
+    }
+    found
+}
+
+fn addresses() -> Vec<IpAddr> {
+    ADDRESSES.iter().map(|(_, address)| address.parse().expect("an address")).collect()
+}
+
+fn base() -> Base {
+    let fallback = ["10.244.0.2:53", "[fd00::2]:53"].map(|server| server.parse().expect("a server"));
+    Base { addresses: addresses(), dns_port: 53, health_port: 8080, fallback: fallback.to_vec() }
+}
+
+#[test]
+fn node_cache_loses_its_rules_and_nobody_else() {
+    private(|| {
+        block_on(async {
+            for variant in VARIANTS {
+                place_foreign(variant);
+                let without = saved(variant);
+                place_node_cache(variant);
+                // Twice, as after a fault of its own.
+                run(&format!(
+                    "iptables{variant} -t raw -A OUTPUT -p tcp -s 10.96.0.10 --sport 8080 -m comment --comment \
+                     \"NodeLocal DNS Cache: skip conntrack\" -j NOTRACK"
+                ));
+                let (removed, troubles) = remove_node_cache_rules().await;
+                assert_eq!((removed.len(), troubles), (3 * 12 + 1, Vec::new()), "{removed:#?}");
+                assert_eq!(saved(variant), without);
+            }
+            assert_eq!(remove_node_cache_rules().await, (Vec::new(), Vec::new()));
+        });
+    });
+}
+
+#[test]
+fn everything_of_ours_and_of_node_cache_goes_and_a_second_time_there_is_nothing() {
+    private(|| {
+        block_on(async {
+            run("nft add table inet foreign && ip addr add 192.0.2.1/32 dev lo");
+            for variant in VARIANTS {
+                place_foreign(variant);
+                run(&format!("iptables{variant}-save -t nat; ip6tables{variant}-save -t nat"));
+            }
+            let before = (VARIANTS.map(saved), run("nft list tables inet; ip -o addr show scope host; ip -o link"));
+            for variant in VARIANTS {
+                place_node_cache(variant);
+                let mut iptables = Iptables::of(variant).await.expect("apt-get install iptables");
+                iptables.base(&base()).await.expect("a base");
+                iptables.intercept(&addresses().into_iter().collect()).await.expect("an intercept");
+            }
+            run("nft add table inet dnslet && nft add table inet dnslet_0badcafe");
+            let mut links = Links::connect().expect("a connection");
+            links.ensure(NODE_CACHE_LINK, &addresses()).await;
+            assert!(run("ip addr").contains("169.254.20.10"));
+
+            let removed = remove_all(NODE_CACHE_LINK, &[]).await.expect("no agent runs");
+            assert_eq!(removed.troubles, []);
+            for part in
+                ["table inet dnslet_0badcafe", "node-cache's rule in iptables-legacy raw: OUTPUT ", "chain DNSLET-"]
+            {
+                assert!(removed.things.iter().any(|thing| thing.starts_with(part)), "{part}: {:#?}", removed.things);
+            }
+            let after = (VARIANTS.map(saved), run("nft list tables inet; ip -o addr show scope host; ip -o link"));
+            assert_eq!(after, before);
+            assert_eq!(remove_all(NODE_CACHE_LINK, &[]).await, Ok(Removed::default()));
+        });
+    });
+}
+
+#[test]
+fn a_living_agent_is_named_and_nothing_is_removed() {
+    private(|| {
+        block_on(async {
+            place_node_cache("-nft");
+            let (mut agent, trouble) = Firewall::choose(Rules::Nftables).await;
+            assert_eq!(trouble, None);
+            agent.base(&base()).await.expect("a base");
+            agent
+                .intercept(&BTreeSet::from(["169.254.20.10".parse().expect("an address")]))
+                .await
+                .expect("an intercept");
+            let before = run("nft list ruleset");
+            let owner = remove_all(NODE_CACHE_LINK, &addresses()).await.expect_err("an agent runs");
+            assert!(owner.contains(&format!("(pid {})", std::process::id())) && owner.contains("dnslet_"), "{owner}");
+            assert_eq!(run("nft list ruleset"), before);
+
+            drop(agent);
+            let removed = remove_all(NODE_CACHE_LINK, &addresses()).await.expect("it has gone");
+            assert!(removed.things.contains(&"table inet dnslet".to_owned()), "{:#?}", removed.things);
+        });
+    });
+}
+
+#[test]
+fn a_held_lock_is_a_trouble_and_the_rest_goes() {
+    private(|| {
+        block_on(async {
+            VARIANTS.iter().for_each(|variant| place_node_cache(variant));
+            let lock = std::fs::File::create("/run/xtables.lock").expect("a private directory");
+            lock.try_lock().expect("nobody else has it");
+            let removed = remove_all(NODE_CACHE_LINK, &[]).await.expect("no agent runs");
+            assert_eq!(removed.things.len(), 3 * 12, "{:#?}", removed.things);
+            assert_eq!(removed.troubles.len(), 2, "{:#?}", removed.troubles);
+            assert!(removed.troubles.iter().all(|trouble| trouble.text.contains("xtables lock")));
+            drop(lock);
+            let removed = remove_all(NODE_CACHE_LINK, &[]).await.expect("no agent runs");
+            assert_eq!((removed.things.len(), removed.troubles), (3 * 12, Vec::new()));
+        });
+    });
+}

@@ -5,7 +5,10 @@ use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
 
+use crate::support::address::Address;
 use crate::support::agent::{Plan, http_get};
+use crate::support::client::Udp;
+use crate::support::process::kill;
 use crate::support::wire::*;
 use crate::support::{Agent, Query, Upstream, time};
 
@@ -190,21 +193,84 @@ fn a_missing_service_address_names_its_variable() {
 }
 
 #[test]
-fn start_lists_the_zones_and_warns_about_node_setup() {
+fn start_lists_the_zones_unless_told_not_to() {
     let plan = Agent::plan();
     let ip = plan.ip().to_string();
-    let mut agent = plan.root("whoami").arguments(&["-localip", &ip]).start();
+    let mut agent = plan.root("whoami").start();
     agent.wait_for_log("dnslet-");
-    let log = agent.log();
-    assert!(log.contains(&format!(".:5300 on {ip}")), "{log}");
-    assert_eq!(log.matches("sets up neither the interface").count(), 1, "{log}");
+    assert!(agent.log().contains(&format!(".:5300 on {ip}")), "{}", agent.log());
+    let mut agent = Agent::plan().root("whoami").arguments(&["-quiet"]).start();
+    agent.wait_for_log("dnslet-");
+    assert!(!agent.log().contains(":5300 on"), "{}", agent.log());
+}
+
+#[test]
+fn the_server_has_no_privileges_and_a_dead_one_is_replaced_on_the_same_sockets() {
+    let agent = Agent::root("whoami");
+    let (first, client) = (agent.server(), agent.udp());
+    let status = std::fs::read_to_string(format!("/proc/{first}/status")).expect("the server runs");
+    for line in ["CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "{line} in:\n{status}");
+    }
+    kill(first, Signal::SIGKILL);
+    client.ask(&Query::new("still.here.test.", A));
+    assert_ne!(agent.server(), first);
+    assert!(agent.log().contains("the server ended (signal: 9 (SIGKILL))"), "{}", agent.log());
+    wait_for_restart(&agent, "died");
+}
+
+/// The keeper tells the next server what happened to the one before.
+#[track_caller]
+fn wait_for_restart(agent: &Agent, reason: &str) {
+    let restarts = || agent.metric("dnslet_server_restarts_total", &[("reason", reason)]);
+    time::until("the restart in the metrics", || (restarts() == 1.0).then_some(()));
+}
+
+#[test]
+fn a_silent_server_is_ended_and_replaced() {
     let plan = Agent::plan();
-    let ip = plan.ip().to_string();
-    let flags = ["-localip", &ip, "-setupinterface=false", "-setupiptables=false", "-quiet"];
-    let mut agent = plan.root("whoami").arguments(&flags).start();
-    agent.wait_for_log("dnslet-");
-    let log = agent.log();
-    assert!(!log.contains(":5300 on") && !log.contains("sets up neither"), "{log}");
+    let health = format!("health {}:8080", plan.ip());
+    let agent = plan.root(&format!("whoami\n    {health}")).start();
+    let probed = || agent.metrics().contains("dnslet_listener_up{").then_some(());
+    time::until("the first probe", probed);
+    kill(agent.server(), Signal::SIGSTOP);
+    let client = agent.udp();
+    client.send(&Query::new("waits.test.", A).bytes());
+    assert!(client.receive(time::PATIENCE).is_some(), "the next server answers what waited");
+    wait_for_restart(&agent, "wedged");
+}
+
+#[test]
+fn the_server_ends_with_its_keeper() {
+    let mut agent = Agent::root("whoami");
+    let server = agent.server();
+    agent.signal(Signal::SIGKILL);
+    agent.wait();
+    time::until("the server's end", || (!std::path::Path::new(&format!("/proc/{server}")).exists()).then_some(()));
+}
+
+#[test]
+fn a_restarted_server_reads_standard_input_again() {
+    let plan = Agent::plan();
+    let text = plan.directory().write("text", &plan.block(".", "whoami"));
+    let mut agent = plan.launch_with_stdin(&text);
+    let dns = agent.dns();
+    agent.wait_until_serving(dns);
+    kill(agent.server(), Signal::SIGKILL);
+    agent.ask_a("still.here.test.");
+}
+
+#[test]
+fn one_address_in_use_does_not_stop_the_others() {
+    let plan = Agent::plan();
+    let taken = Address::fresh();
+    let holder = UdpSocket::bind((taken.ip(), 5300)).unwrap();
+    let corefile = plan.block(".", &format!("bind {}\n    whoami", taken.ip()));
+    let mut agent = plan.corefile(&corefile).start();
+    agent.wait_for_log("the other addresses are served");
+    drop(holder);
+    agent.wait_for_log("an address that was in use is free and served");
+    Udp::to((taken.ip(), 5300).into()).ask(&Query::new("there.test.", A));
 }
 
 #[test]

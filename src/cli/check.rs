@@ -8,8 +8,8 @@ use crate::life::sources::Sources;
 
 /// Prints `ok` or every diagnostic.
 pub(super) fn check(options: &Options) -> ExitCode {
-    let mut sources = Sources::reading_only(options);
-    let loaded = load(&mut sources, options);
+    let mut sources = Sources::new(options);
+    let loaded = load(&mut sources, options, |_| ());
     options.warnings.iter().for_each(|warning| super::complain(warning));
     sources.take_notices().iter().filter_map(|notice| notice.problem()).for_each(super::complain);
     match loaded {

@@ -7,12 +7,13 @@ use clap::{ArgAction, Parser};
 
 use super::value;
 use crate::life::options::LogFormat;
+use crate::node::Rules;
 use crate::plugins::value::Network;
 use crate::serve::Limits;
 
 const CONFIGURATION: &str = "Configuration";
 const KUBERNETES: &str = "Kubernetes template and ConfigMap";
-const NODE: &str = "Interface and rules (accepted; this version does not act on them)";
+const NODE: &str = "Interface and rules, used with -localip";
 const SERVING: &str = "Serving";
 const OBSERVING: &str = "Metrics, logs and process";
 const HELP: &str = "Help";
@@ -72,6 +73,13 @@ pub(crate) struct Flags {
     /// How often interface and rules are checked; 60, 60s and 60ns all mean one minute
     #[arg(long, value_name = "DURATION", default_value = "60", value_parser = ValueParser::new(value::sync_interval), help_heading = NODE)]
     pub(crate) syncinterval: std::time::Duration,
+    /// How packets are kept out of connection tracking: auto, nftables, iptables or none
+    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = ValueParser::new(value::rules), help_heading = NODE)]
+    pub(crate) rules: Rules,
+    /// DNS servers that clients of link-local addresses reach while nobody answers here [default: what the first zone of
+    /// the Corefile that is neither the root nor below arpa is forwarded to]
+    #[arg(long, value_name = "IP[:PORT],...", value_parser = ValueParser::new(value::servers), help_heading = NODE)]
+    pub(crate) fallback: Option<value::Servers>,
     /// Health port in the packet rules; the Corefile sets the real one
     #[arg(long, value_name = "PORT", default_value_t = 8080, help_heading = NODE)]
     pub(crate) health_port: u16,
@@ -104,6 +112,9 @@ pub(crate) struct Flags {
     /// Shape of log lines: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ValueParser::new(value::log_format), help_heading = OBSERVING)]
     pub(crate) log_format: LogFormat,
+    /// Who the process that reads packets runs as, where the start is allowed to choose: NAME, UID or UID:GID
+    #[arg(long, value_name = "USER", default_value = "65532", value_parser = ValueParser::new(value::user), help_heading = OBSERVING)]
+    pub(crate) user: value::User,
     /// File for the process id, written once the agent serves and removed at exit
     #[arg(long, value_name = "FILE", help_heading = OBSERVING)]
     pub(crate) pidfile: Option<PathBuf>,

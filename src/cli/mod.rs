@@ -11,6 +11,9 @@
 //! 3. `options` decides what they mean together: which file is the template and which is written;
 //! 4. `run` or `check` hands the [`Options`] to `life`.
 //!
+//! The process that serves is a second one, started by the first with the same arguments behind the word `server` and the
+//! numbers of two descriptors. It is no command for people.
+//!
 //! Exit codes: 0 stopped as asked (or `check` found nothing), 1 could not start (or `check` found something, or
 //! `cleanup` could not remove something), 2 on a second interrupt. Messages for the operator go to standard error;
 //! standard output is for logs and for what was asked (`-h`, `-version`, `-plugins`, `check`, `cleanup`). This room never
@@ -20,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::life::options::Options;
+use crate::life::{self, options::Options};
 
 mod arguments;
 mod check;
@@ -36,10 +39,20 @@ use flags::Flags;
 #[derive(Debug)]
 enum Command {
     Run(Options),
+    /// As the child of a process that runs.
+    Serve(life::Ends, Options),
     Check(Options),
     Cleanup(cleanup::Cleanup),
     /// Text to print, nothing else to do.
     Print(String),
+}
+
+/// What comes before the flags.
+enum Word {
+    Run,
+    Serve(life::Ends),
+    Check,
+    Cleanup,
 }
 
 /// Runs the program and returns its exit code.
@@ -47,6 +60,7 @@ pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     match read(&arguments) {
         Ok(Command::Run(options)) => run::run(&options),
+        Ok(Command::Serve(ends, options)) => run::serve(ends, &options),
         Ok(Command::Check(options)) => check::check(&options),
         Ok(Command::Cleanup(what)) => cleanup::cleanup(&what),
         Ok(Command::Print(text)) => {
@@ -61,13 +75,11 @@ pub fn main() -> ExitCode {
 }
 
 fn read(arguments: &[String]) -> Result<Command, String> {
-    let (checking, rest) = match arguments.split_first() {
-        Some((first, rest)) if first == "check" => (true, rest),
-        _ => (false, arguments),
-    };
-    let (cleaning, rest) = match rest.split_first() {
-        Some((first, rest)) if first == "cleanup" && !checking => (true, rest),
-        _ => (false, rest),
+    let (word, rest) = match arguments {
+        [first, ends, rest @ ..] if first == life::SERVER => (Word::Serve(ends.parse()?), rest),
+        [first, rest @ ..] if first == "check" => (Word::Check, rest),
+        [first, rest @ ..] if first == "cleanup" => (Word::Cleanup, rest),
+        _ => (Word::Run, arguments),
     };
     let normalised = arguments::normalise(&Flags::command(), rest)?;
     let with_name = std::iter::once("dnslet".to_owned()).chain(normalised);
@@ -81,11 +93,13 @@ fn read(arguments: &[String]) -> Result<Command, String> {
     if flags.plugins {
         return Ok(Command::Print(run::plugin_list()));
     }
-    if cleaning {
-        return Ok(Command::Cleanup(cleanup::Cleanup::new(&flags)));
-    }
-    let options = options::options(&flags, &options::Machine::here())?;
-    Ok(if checking { Command::Check(options) } else { Command::Run(options) })
+    let options = || options::options(&flags, &options::Machine::here());
+    Ok(match word {
+        Word::Run => Command::Run(options()?),
+        Word::Serve(ends) => Command::Serve(ends, options()?),
+        Word::Check => Command::Check(options()?),
+        Word::Cleanup => Command::Cleanup(cleanup::Cleanup::new(&flags)),
+    })
 }
 
 /// The grouped list of flags, with the one dash node-cache's documents use.

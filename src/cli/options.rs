@@ -11,7 +11,10 @@
 use std::path::{Path, PathBuf};
 
 use super::flags::Flags;
-use crate::life::options::{Configuration, DEFAULT_CONFIG_MAP, DEFAULT_TEMPLATE, Options, TcpLimits, Template};
+use crate::life::options::{
+    Configuration, DEFAULT_CONFIG_MAP, DEFAULT_TEMPLATE, NodeOptions, Options, TcpLimits, Template,
+};
+use crate::node::{Desired, Rules};
 use crate::sys;
 
 /// Used where the control group sets no limit.
@@ -58,6 +61,8 @@ pub(crate) fn options(flags: &Flags, machine: &Machine) -> Result<Options, Strin
             in_flight: flags.tcp_in_flight.max(1),
         },
         metrics_address,
+        node: node(flags),
+        user: flags.user.0,
         pidfile: flags.pidfile.clone().filter(|path| !path.as_os_str().is_empty()),
         log_format: flags.log_format,
         quiet: flags.quiet,
@@ -96,6 +101,27 @@ fn configuration(flags: &Flags, default_template: bool) -> Result<Configuration,
     }
 }
 
+/// The node is set up where the addresses of the cache are given.
+fn node(flags: &Flags) -> Option<NodeOptions> {
+    let addresses = flags.localip.as_ref()?.0.clone();
+    let fallback = flags.fallback.as_ref().map(|servers| servers.0.clone());
+    let desired = Desired {
+        link: flags.setupinterface.then(|| flags.interfacename.clone()),
+        addresses,
+        rules: if flags.setupiptables { flags.rules } else { Rules::None },
+        dns_port: flags.dns_port,
+        health_port: flags.health_port,
+        fallback: fallback.clone().unwrap_or_default(),
+    };
+    let idle = desired.link.is_none() && desired.rules == Rules::None;
+    (!idle).then(|| NodeOptions {
+        desired,
+        fallback_given: fallback.is_some(),
+        skip_teardown: flags.skipteardown,
+        sync_interval: flags.syncinterval,
+    })
+}
+
 fn config_map(flags: &Flags) -> PathBuf {
     flags
         .kubednscm
@@ -106,13 +132,6 @@ fn config_map(flags: &Flags) -> PathBuf {
 
 fn warnings(flags: &Flags) -> Vec<String> {
     let mut warnings = Vec::new();
-    if flags.localip.is_some() && (flags.setupinterface || flags.setupiptables) {
-        warnings.push(format!(
-            "this version sets up neither the interface ({}) nor packet rules: put the addresses of -localip on an interface \
-             yourself; -setupinterface=false -setupiptables=false says you know",
-            flags.interfacename
-        ));
-    }
     if flags.corefile.is_some() {
         warnings.push("-corefile has no effect, as in node-cache: use -conf or -basecorefile".to_owned());
     }
@@ -167,8 +186,12 @@ mod tests {
         assert_eq!(template.local_ips.len(), 2);
         assert_eq!(options.metrics_address, Some("0.0.0.0:9353".parse().unwrap()));
         assert_eq!(options.cache_memory, 64 << 20);
-        assert_eq!(options.warnings.len(), 1, "{:?}", options.warnings);
-        assert!(options.warnings[0].contains("nodelocaldns"));
+        assert!(options.warnings.is_empty(), "{:?}", options.warnings);
+        let node = options.node.expect("the node is set up");
+        assert_eq!(node.desired.link.as_deref(), Some("nodelocaldns"));
+        assert_eq!((node.desired.addresses.len(), node.desired.rules), (2, Rules::Auto));
+        assert_eq!((node.desired.dns_port, node.desired.health_port), (53, 8080));
+        assert!(!node.fallback_given && !node.skip_teardown);
     }
 
     #[test]
@@ -178,7 +201,7 @@ mod tests {
         let quiet = "-conf /etc/Corefile -localip 169.254.20.10 -setupinterface=false -setupiptables=false";
         let options = parsed(quiet, &bare()).unwrap();
         assert_eq!(options.configuration, corefile);
-        assert!(options.warnings.is_empty());
+        assert_eq!(options.node, None);
         assert_eq!(parsed("-conf stdin -localip ::1", &in_pod()).unwrap().configuration, Configuration::Stdin);
     }
 
@@ -186,6 +209,19 @@ mod tests {
     fn combinations_without_a_meaning_say_what_is_missing() {
         assert!(parsed("-localip 169.254.20.10", &bare()).unwrap_err().contains("there is no Corefile"));
         assert!(parsed("-conf stdin -basecorefile x", &bare()).unwrap_err().contains("cannot be combined"));
+    }
+
+    #[test]
+    fn link_and_rules_are_set_up_apart() {
+        let node = |more: &str| parsed(&format!("-conf x -localip ::1 {more}"), &bare()).unwrap().node.unwrap();
+        assert_eq!(node("-setupinterface=false").desired.link, None);
+        assert_eq!(node("-setupiptables=false -rules iptables").desired.rules, Rules::None);
+        let given = node("-rules=nftables -fallback 10.244.0.5,[fd00::5]:5353,fd00::6 -skipteardown");
+        assert_eq!(given.desired.rules, Rules::Nftables);
+        let servers: Vec<String> = given.desired.fallback.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["10.244.0.5:53", "[fd00::5]:5353", "[fd00::6]:53"]);
+        assert!(given.fallback_given && given.skip_teardown);
+        assert_eq!(parsed("-conf x", &bare()).unwrap().node, None);
     }
 
     #[test]

@@ -6,7 +6,16 @@ use crate::life::{self, load, options::Options};
 
 /// Serves; the exit code is the agent's. What stopped a start goes to standard error.
 pub(super) fn run(options: &Options) -> ExitCode {
-    match life::run(options) {
+    exit(life::run(options))
+}
+
+/// The same for the process that reads packets.
+pub(super) fn serve(ends: life::Ends, options: &Options) -> ExitCode {
+    exit(life::serve(ends, options))
+}
+
+fn exit(ran: anyhow::Result<u8>) -> ExitCode {
+    match ran {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             super::complain(&explained(&error));

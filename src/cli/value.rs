@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::life::options::LogFormat;
+use crate::node::Rules;
 use crate::plugins::value::{HttpAddress, Network, duration};
+use crate::sys::privileges;
 
 /// A list of addresses; its own type so that clap takes it as one value.
 #[derive(Debug, Clone)]
@@ -22,6 +24,14 @@ pub(crate) struct Endpoint(pub(crate) String);
 #[derive(Debug, Clone)]
 pub(crate) struct OptionalEndpoint(pub(crate) Option<SocketAddr>);
 
+/// Servers with their ports.
+#[derive(Debug, Clone)]
+pub(crate) struct Servers(pub(crate) Vec<SocketAddr>);
+
+/// A user and a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct User(pub(crate) (u32, u32));
+
 /// The words Go's flag package takes.
 pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text {
@@ -34,6 +44,30 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
 pub(crate) fn addresses(text: &str) -> Result<Addresses, String> {
     let parse = |item: &str| item.trim().parse().map_err(|_| format!("{:?} is not an IP address", item.trim()));
     text.split(',').map(parse).collect::<Result<Vec<_>, _>>().map(Addresses)
+}
+
+/// Addresses with port 53 where they name none; IPv6 with a port in brackets.
+pub(crate) fn servers(text: &str) -> Result<Servers, String> {
+    let parse = |item: &str| {
+        let bare = item.trim_start_matches('[').trim_end_matches(']').parse().map(|ip: IpAddr| (ip, 53).into());
+        bare.or_else(|_| item.parse())
+            .map_err(|_| format!("{item:?} is not an address such as 10.244.0.5 or [fd00::5]:53"))
+    };
+    text.split(',').map(|item| parse(item.trim())).collect::<Result<Vec<_>, _>>().map(Servers)
+}
+
+pub(crate) fn rules(text: &str) -> Result<Rules, String> {
+    match text {
+        "auto" => Ok(Rules::Auto),
+        "nftables" => Ok(Rules::Nftables),
+        "iptables" => Ok(Rules::Iptables),
+        "none" => Ok(Rules::None),
+        _ => Err("expected auto, nftables, iptables or none".to_owned()),
+    }
+}
+
+pub(crate) fn user(text: &str) -> Result<User, String> {
+    privileges::user(text).map(User)
 }
 
 pub(crate) fn networks(text: &str) -> Result<Networks, String> {

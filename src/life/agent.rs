@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,21 +9,24 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::dns::Protocol;
 use crate::observe::log::{self, Log};
 use crate::observe::{Registry, counters, probe};
 use crate::resolve::Shared;
 use crate::serve::{Limits, Places, Setup};
-use crate::sys::{clock, sockopt};
+use crate::sys::seccomp::{self, Confined};
+use crate::sys::{self, clock, privileges, sockopt};
 
+use super::channel::{Ends, Keeper, Line, News, Probed};
 use super::endpoints::Endpoints;
 use super::load::{Loaded, load};
 use super::looping::{self, Found};
 use super::options::{LogFormat, Options};
-use super::pidfile::Pidfile;
-use super::reload::Reason;
+use super::reload::{Reason, show};
+use super::scrape;
 use super::server::Server;
 use super::signals::{Asked, Signals};
-use super::snapshot::{Common, Snapshot};
+use super::snapshot::{Common, Next, Snapshot};
 use super::sources::{Notice, Sources};
 use super::watch::Watch;
 
@@ -63,72 +65,37 @@ pub(super) struct Agent<'a> {
     pub(super) loops: mpsc::Sender<Found>,
 }
 
-/// Serves until told to stop, and returns the exit code. The error is for the operator.
-pub fn run(options: &Options) -> Result<u8> {
+/// Serves as the keeper's child until told to stop, and returns the exit code. The error is for the operator. To be called
+/// before the process has other threads: it gives up its privileges first.
+pub fn serve(ends: Ends, options: &Options) -> Result<u8> {
+    let keeper = Keeper::adopt(ends.requests).context("the line to the keeper")?;
+    let news = sys::channel::adopt(ends.news).context("the line to the keeper")?;
+    nix::sys::prctl::set_name(c"dnslet").context("cannot set the name of the process")?;
+    privileges::drop(Some(options.user), ends.parent).context("cannot give up privileges")?;
+    let confined = seccomp::confine().context("cannot give up system calls")?;
     let registry = Registry::new(options.workers);
     registry.gauge(&counters::BUILD_INFO, &BUILD).set(1.0);
     let look = log::Options { json: options.log_format == LogFormat::Json, debug: false };
     let log = Log::start(look, Box::new(io::stdout()), &registry).context("cannot start the log")?;
     log.install().context("cannot install the log")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(live(options, &log, registry));
+    let code = runtime.block_on(async {
+        let (loops, loops_found) = mpsc::channel(16);
+        let mut signals = Signals::new()?;
+        if let Confined::Unsupported(why) = confined {
+            tracing::warn!("the server may use every system call: {why}");
+        }
+        match Agent::start(options, &log, keeper, registry, loops).await {
+            Ok(mut agent) => agent.live(&mut signals, Line::new(news)?, loops_found).await,
+            Err((keeper, error)) => {
+                // Somebody has to mend something first. The keeper may have gone, and then it does not matter.
+                let _ = keeper.leaving(1);
+                Err(error)
+            }
+        }
+    });
     log.flush(LAST_LINES);
     code
-}
-
-/// Options, sources, compile, pools, sockets, workers, ready; then events; then the mirror of it.
-async fn live(options: &Options, log: &Log, registry: Arc<Registry>) -> Result<u8> {
-    let mut signals = Signals::new()?;
-    let (loops, mut loops_found) = mpsc::channel(16);
-    options.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-
-    let mut sources = Sources::new(options);
-    let loaded = load(&mut sources, options);
-    let common = Common::new(options, registry, log.query_log());
-    say(&common.registry, sources.take_notices());
-    let loaded = loaded?;
-    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let mut agent = Agent::start(options, log, common, sources, loaded, loops).await?;
-    let _pidfile = options.pidfile.clone().map(Pidfile::write).transpose().context("cannot write the pidfile")?;
-    agent.announce();
-
-    let health = tokio::spawn(probe::run(Arc::clone(&agent.common.health), Arc::clone(&agent.common.registry)));
-    let tell_errors = tokio::spawn(tell_errors(Arc::clone(&agent.shared)));
-    let asked = loop {
-        let period = agent.poll_period();
-        let changed = async {
-            match &mut agent.watch {
-                Some(watch) => watch.changed().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            asked = signals.next() => match asked {
-                Asked::Reload => agent.reload(Reason::Asked).await,
-                Asked::Upgrade => tracing::warn!("SIGUSR2: this version does not replace itself; start the new one beside it"),
-                Asked::Quit => return Ok(0),
-                Asked::Terminate | Asked::Interrupt => break asked,
-            },
-            Some(found) = loops_found.recv() => {
-                agent.common.registry.counter(&counters::LOOPS, &[]).increment(1);
-                tracing::error!(plugin = "loop", "{}", found.sentence);
-                if options.exit_on_loop {
-                    return Ok(1);
-                }
-            }
-            () = changed => agent.look_again().await,
-            () = tokio::time::sleep(period) => agent.look_again().await,
-            () = agent.server.broken() => return Err(anyhow!("a worker ended; see the log for its panic")),
-        }
-    };
-    let code = tokio::select! {
-        code = agent.stop(asked) => code,
-        code = leave_at_once(&mut signals) => code,
-    };
-    health.abort();
-    tell_errors.abort();
-    Ok(code)
 }
 
 /// The `errors` plugin counts what it was told to consolidate, and tells it when the time has come.
@@ -152,20 +119,32 @@ async fn leave_at_once(signals: &mut Signals) -> u8 {
 }
 
 impl<'a> Agent<'a> {
+    /// Sources, compile, pools, sockets, workers, ready. The error comes with the line to the keeper.
     async fn start(
         options: &'a Options,
         log: &Log,
-        common: Common,
-        sources: Sources,
-        loaded: Loaded,
+        keeper: Keeper,
+        registry: Arc<Registry>,
         loops: mpsc::Sender<Found>,
-    ) -> Result<Agent<'a>> {
-        let endpoints =
-            Endpoints::new(Arc::clone(&common.registry), Arc::clone(&common.readiness), Arc::clone(&common.health));
-        let next = common.prepare(loaded, &[], &endpoints).await.map_err(anyhow::Error::msg)?;
+    ) -> Result<Agent<'a>, (Keeper, anyhow::Error)> {
+        options.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let mut sources = Sources::new(options);
+        let loaded = load(&mut sources, options, |text| show(&keeper, text));
+        say(&registry, sources.take_notices());
+        let common = Common::new(options, keeper, registry, log.query_log());
+        let prepared = match loaded {
+            Ok(loaded) => Agent::prepare(&common, loaded).await,
+            Err(refused) => Err(refused.into()),
+        };
+        let (next, endpoints) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Err((common.keeper, error)),
+        };
         let shared = Arc::new(Shared::new(Arc::clone(&next.snapshot.resolver)));
-        let server =
-            Server::start(&setup(options, &common, &shared), options.workers).context("cannot start workers")?;
+        let server = match Server::start(&setup(options, &common, &shared), options.workers) {
+            Ok(server) => server,
+            Err(error) => return Err((common.keeper, anyhow!(error).context("cannot start workers"))),
+        };
         let watch = Watch::new().inspect_err(|error| {
             tracing::warn!("cannot watch files ({error}); changes are seen every few seconds only");
         });
@@ -184,9 +163,80 @@ impl<'a> Agent<'a> {
             probing: None,
             loops,
         };
-        agent.publish(next).await.context("a worker cannot watch its sockets")?;
+        if let Err(error) = agent.publish(next).await {
+            return Err((agent.common.keeper, anyhow!(error).context("a worker cannot watch its sockets")));
+        }
         agent.common.readiness.ready("agent");
+        agent.announce();
         Ok(agent)
+    }
+
+    async fn prepare(common: &Common, loaded: Loaded) -> Result<(Next, Endpoints)> {
+        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let endpoints =
+            Endpoints::new(Arc::clone(&common.registry), Arc::clone(&common.readiness), Arc::clone(&common.health));
+        let next = common.prepare(loaded, &[], &endpoints).await.map_err(anyhow::Error::msg)?;
+        Ok((next, endpoints))
+    }
+
+    /// Waits for events, and then stops.
+    async fn live(&mut self, signals: &mut Signals, news: Line, mut loops: mpsc::Receiver<Found>) -> Result<u8> {
+        let tell_errors = tokio::spawn(tell_errors(Arc::clone(&self.shared)));
+        // Kept over iterations: news come more often than it is time to look.
+        let mut next_look = clock::now() + self.poll_period();
+        let asked = loop {
+            let changed = async {
+                match &mut self.watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                asked = signals.next() => match asked {
+                    Asked::Reload => self.reload(Reason::Asked).await,
+                    Asked::Upgrade => tracing::warn!("SIGUSR2: this version does not replace itself; start the new one beside it"),
+                    Asked::Quit => return Ok(0),
+                    Asked::Terminate | Asked::Interrupt => break asked,
+                },
+                told = news.next() => self.hear(told.map(|told| told.map(|(news, _)| news)))?,
+                Some(found) = loops.recv() => {
+                    self.common.registry.counter(&counters::LOOPS, &[]).increment(1);
+                    tracing::error!(plugin = "loop", "{}", found.sentence);
+                    if self.options.exit_on_loop {
+                        self.common.keeper.leaving(1).map_err(anyhow::Error::msg)?;
+                        return Ok(1);
+                    }
+                }
+                () = changed => self.look_again().await,
+                () = tokio::time::sleep_until(next_look.into()) => {
+                    self.look_again().await;
+                    next_look = clock::now() + self.poll_period();
+                }
+                () = self.server.broken() => return Err(anyhow!("a worker ended; see the log for its panic")),
+            }
+        };
+        let code = tokio::select! {
+            code = self.stop(asked) => code,
+            code = leave_at_once(signals) => code,
+        };
+        tell_errors.abort();
+        Ok(code)
+    }
+
+    /// Takes down what the keeper knows. Without a keeper nobody holds the sockets and the rules, so this is the end.
+    fn hear(&self, told: io::Result<Option<News>>) -> Result<()> {
+        match told.context("the line to the keeper")? {
+            Some(News::Kept(kept)) => scrape::take_down_kept(&self.common.registry, self.options, &kept),
+            Some(News::Probed(all)) => {
+                for Probed { listen, tcp, result } in all {
+                    let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
+                    probe::take_down(&self.common.health, &self.common.registry, listen, protocol, result);
+                }
+            }
+            None => return Err(anyhow!("the keeper has ended")),
+        }
+        Ok(())
     }
 
     /// What CoreDNS prints at start, and for the built-in Corefile what to try.
@@ -195,7 +245,7 @@ impl<'a> Agent<'a> {
             self.current.zone_lines().iter().for_each(|line| self.log.raw(line));
         }
         self.log.raw(&format!("dnslet-{}", env!("CARGO_PKG_VERSION")));
-        self.log.raw(&format!("{}/{}, pid {}", std::env::consts::OS, std::env::consts::ARCH, process::id()));
+        self.log.raw(&format!("{}/{}, pid {}", std::env::consts::OS, std::env::consts::ARCH, nix::unistd::getppid()));
         tracing::info!(plugin = "reload", "Running configuration SHA512 = {}", self.current.digest);
         if self.options.configuration == super::options::Configuration::BuiltIn {
             super::sources::BUILT_IN_HINTS.lines().for_each(|line| self.log.raw(line));

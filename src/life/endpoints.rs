@@ -7,11 +7,6 @@ use std::sync::Arc;
 use crate::observe::http::{Endpoint, Page, Pages, health_page, metrics_page, ready_page};
 use crate::observe::{Readiness, Registry, Sockets};
 use crate::plugins::setting::ready::Monitor;
-use crate::sys::process::PortOf;
-use crate::sys::sockopt;
-
-use super::{machine, refusal};
-
 /// What an endpoint shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shows {
@@ -56,21 +51,19 @@ impl Endpoints {
         Endpoints { open: BTreeMap::new(), registry, readiness, sockets }
     }
 
-    /// Binds what is wanted and not open. Nothing that is open changes. As with DNS, an address may get its interface
-    /// later. The error is a sentence for the operator.
-    pub(super) fn prepare(&self, wanted: &Wanted) -> Result<Prepared, String> {
+    /// Gets sockets for what is wanted and not open. Nothing that is open changes. As with DNS, an address may get its
+    /// interface later. The error is a sentence for the operator.
+    pub(super) fn prepare(
+        &self,
+        wanted: &Wanted,
+        mut listen: impl FnMut(SocketAddr) -> Result<TcpListener, String>,
+    ) -> Result<Prepared, String> {
         let mut prepared = Prepared { listeners: Vec::new(), warnings: Vec::new() };
-        let options = sockopt::Options { freebind: true, dual_stack: true, ..sockopt::Options::default() };
         for (address, shows) in wanted.iter().filter(|(address, _)| !self.open.contains_key(address)) {
-            match sockopt::tcp(machine::bindable(*address), &options) {
-                Ok(bound) => prepared.listeners.push((*address, bound.socket)),
-                Err(error) => {
-                    let sentence = refusal::explain(&error, PortOf::Tcp);
-                    if shows.iter().any(|show| show.required()) {
-                        return Err(sentence);
-                    }
-                    prepared.warnings.push(format!("{sentence}; metrics are not served there"));
-                }
+            match listen(*address) {
+                Ok(listener) => prepared.listeners.push((*address, listener)),
+                Err(sentence) if shows.iter().any(|show| show.required()) => return Err(sentence),
+                Err(sentence) => prepared.warnings.push(format!("{sentence}; metrics are not served there")),
             }
         }
         Ok(prepared)
@@ -78,7 +71,9 @@ impl Endpoints {
 
     /// Takes the prepared sockets over, gives open endpoints their new pages, closes what is no longer wanted. Must be
     /// called inside a runtime.
-    pub(super) fn apply(&mut self, wanted: &Wanted, prepared: Prepared) {
+    /// Returns the addresses that were closed.
+    pub(super) fn apply(&mut self, wanted: &Wanted, prepared: Prepared) -> Vec<SocketAddr> {
+        let gone = self.open.keys().copied().filter(|address| !wanted.contains_key(address)).collect();
         self.open.retain(|address, _| wanted.contains_key(address));
         for (address, endpoint) in &self.open {
             endpoint.set_pages(self.pages(&wanted[address]));
@@ -89,6 +84,7 @@ impl Endpoints {
                 Err(error) => tracing::error!("cannot serve HTTP on {address}: {error}"),
             }
         }
+        gone
     }
 
     fn pages(&self, shows: &BTreeSet<Shows>) -> Pages {
@@ -120,6 +116,12 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
+    fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+        let listener = TcpListener::bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        listener.set_nonblocking(true).map_err(|error| error.to_string())?;
+        Ok(listener)
+    }
+
     fn wanted(address: SocketAddr, shows: &[Shows]) -> Wanted {
         Wanted::from([(address, shows.iter().copied().collect())])
     }
@@ -142,31 +144,24 @@ mod tests {
                 [(&[Shows::Metrics][..], "404"), (&[Shows::Metrics, Shows::Ready(Monitor::UntilReady)], "200")]
             {
                 let wanted = wanted(address, shows);
-                let prepared = endpoints.prepare(&wanted).unwrap();
+                let prepared = endpoints.prepare(&wanted, listen).unwrap();
                 endpoints.apply(&wanted, prepared);
                 assert_eq!(status(address, "/metrics").await.as_deref(), Some("200"));
                 assert_eq!(status(address, "/ready").await.as_deref(), Some(ready));
             }
-            let prepared = endpoints.prepare(&Wanted::new()).unwrap();
+            let prepared = endpoints.prepare(&Wanted::new(), listen).unwrap();
             endpoints.apply(&Wanted::new(), prepared);
             while status(address, "/metrics").await.is_some() {}
         });
     }
 
     #[test]
-    fn an_address_that_no_interface_has_yet_is_listened_on() {
-        let address = "192.0.2.77:8080".parse().unwrap();
-        let prepared = endpoints().prepare(&wanted(address, &[Shows::Health])).unwrap();
-        assert_eq!(prepared.listeners[0].1.local_addr().unwrap(), address);
-    }
-
-    #[test]
     fn metrics_do_without_a_port_and_health_does_not() {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let (endpoints, address) = (endpoints(), holder.local_addr().unwrap());
-        let prepared = endpoints.prepare(&wanted(address, &[Shows::Metrics])).unwrap();
+        let prepared = endpoints.prepare(&wanted(address, &[Shows::Metrics]), listen).unwrap();
         assert!(prepared.warnings[0].contains("metrics are not served there"), "{:?}", prepared.warnings);
-        let error = endpoints.prepare(&wanted(address, &[Shows::Metrics, Shows::Health])).unwrap_err();
-        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        let error = endpoints.prepare(&wanted(address, &[Shows::Metrics, Shows::Health]), listen).unwrap_err();
+        assert!(error.contains(&address.to_string()), "{error}");
     }
 }

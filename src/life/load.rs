@@ -57,9 +57,13 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Reads and compiles the configuration as it is now.
-pub fn load(sources: &mut Sources, options: &Options) -> Result<Loaded, Refused> {
+/// Reads and compiles the configuration as it is now. A text that was filled anew is shown to `filled` before anything
+/// is known about it: somebody who wants to know what is wrong with it looks there.
+pub fn load(sources: &mut Sources, options: &Options, filled: impl FnOnce(&str)) -> Result<Loaded, Refused> {
     let text = sources.read().map_err(Refused::Source)?;
+    if text.regenerated {
+        filled(&text.corefile);
+    }
     let machine = routes::Sources { default_port: options.dns_port, interfaces: machine::interfaces() };
     let environment = |name: &str| std::env::var(name).ok();
     let root = options.configuration.root();

@@ -22,10 +22,13 @@
 //! The room never sees a query, and is the only one that binds sockets and reads files.
 
 mod agent;
+mod channel;
+mod cluster;
 mod drain;
 mod endpoints;
 mod files;
 mod hosts;
+mod keeper;
 pub mod kubedns;
 pub mod load;
 mod looping;
@@ -45,4 +48,6 @@ pub mod template;
 pub mod watch;
 mod weights;
 
-pub use agent::run;
+pub use agent::serve;
+pub use channel::Ends;
+pub use keeper::{SERVER, run};

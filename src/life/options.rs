@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::node::Desired;
 use crate::plugins::value::Network;
 
 /// Where a template is read from when `-basecorefile` does not say.
@@ -29,6 +30,10 @@ pub struct Options {
     pub tcp: TcpLimits,
     /// Address of the process's own metrics endpoint; `None` is off.
     pub metrics_address: Option<SocketAddr>,
+    /// What is done to the node's network; `None` where the addresses of the cache are not given.
+    pub node: Option<NodeOptions>,
+    /// User and group the server runs as, where the process may choose.
+    pub user: (u32, u32),
     /// File that holds the process id while the agent serves.
     pub pidfile: Option<PathBuf>,
     /// Shape of log lines.
@@ -41,6 +46,19 @@ pub struct Options {
     pub exit_on_loop: bool,
     /// What was asked for and is not acted upon: one warning line each at start.
     pub warnings: Vec<String>,
+}
+
+/// What is done to the node's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeOptions {
+    /// The link, the addresses and the rules.
+    pub desired: Desired,
+    /// The servers in `desired.fallback` were given; otherwise they are found by way of the Corefile.
+    pub fallback_given: bool,
+    /// Nothing is removed at the end.
+    pub skip_teardown: bool,
+    /// How often everything is looked at although no event came.
+    pub sync_interval: Duration,
 }
 
 /// Where the Corefile comes from.
@@ -91,6 +109,14 @@ pub struct TcpLimits {
     pub per_client: usize,
     /// Queries in progress on one connection.
     pub in_flight: usize,
+}
+
+impl Options {
+    /// The addresses that are put on an interface here.
+    pub fn placed(&self) -> &[IpAddr] {
+        let node = self.node.as_ref().filter(|node| node.desired.link.is_some());
+        node.map_or(&[], |node| &node.desired.addresses)
+    }
 }
 
 impl Configuration {

@@ -11,10 +11,12 @@ use crate::plugins::setting::reload::Reload;
 use crate::sys::clock;
 
 use super::agent::{Agent, say};
+use super::channel::{Keeper, Serving};
 use super::load::{Loaded, Refused, load};
 use super::options::{Configuration, SLOW_POLL};
-use super::scrape;
+use super::server::Bound;
 use super::snapshot::{Next, own};
+use super::{cluster, scrape};
 
 /// A shorter period than this in the Corefile does not keep the agent busy.
 const QUICK_POLL: Duration = Duration::from_secs(1);
@@ -28,11 +30,17 @@ pub(super) enum Reason {
     Noticed,
 }
 
+/// Has a filled template written where people look for it.
+pub(super) fn show(keeper: &Keeper, text: &str) {
+    keeper.write(text).unwrap_or_else(|fault| tracing::warn!("{fault}"));
+}
+
 impl Agent<'_> {
     /// Looks at every file the configuration depends on, and applies what changed.
     pub(super) async fn look_again(&mut self) {
         self.look_at_resolv_confs();
         self.look_at_weights();
+        self.listen_where_missing().await;
         self.probe_listeners();
         let follows = match self.options.configuration {
             // The inputs of a template are followed because nothing else would turn a changed ConfigMap into a Corefile.
@@ -47,7 +55,7 @@ impl Agent<'_> {
 
     /// Reads the configuration and applies it.
     pub(super) async fn reload(&mut self, reason: Reason) {
-        let loaded = load(&mut self.sources, self.options);
+        let loaded = load(&mut self.sources, self.options, |text| show(&self.common.keeper, text));
         say(&self.common.registry, self.sources.take_notices());
         let loaded = match loaded {
             Ok(loaded) => loaded,
@@ -95,7 +103,9 @@ impl Agent<'_> {
         endpoints.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let gone: Vec<SocketAddr> = self.server.addresses().filter(|address| !listens.contains(address)).collect();
         self.server.remove(&gone);
-        self.endpoints.apply(&wanted, endpoints);
+        let closed = self.endpoints.apply(&wanted, endpoints);
+        let released = self.common.keeper.release(gone.into_iter().chain(closed).collect());
+        released.unwrap_or_else(|fault| tracing::error!("{fault}"));
         self.log.set_debug(snapshot.routes.process.debug);
         self.seen.clone_from(&snapshot.digest);
         self.current = snapshot;
@@ -103,6 +113,7 @@ impl Agent<'_> {
         self.mark_valid();
         let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.common.registry.gauge(&counters::CONFIG_LOADED, &[]).set(now.as_secs_f64());
+        self.tell_keeper();
         self.probe_listeners();
         self.watch_files();
         self.look_for_loops();
@@ -177,6 +188,40 @@ impl Agent<'_> {
         self.common.registry.gauge(&counters::CONFIG_VALID, &[]).set(1.0);
     }
 
+    /// Tells the keeper what is served: it probes the listeners, and steers clients to those that answer.
+    fn tell_keeper(&self) {
+        let routes = &self.current.routes;
+        let serving = Serving {
+            listens: self.server.addresses().collect(),
+            cluster: cluster::servers(routes),
+            lameduck: routes.process.lameduck,
+        };
+        self.common.keeper.serving(serving).unwrap_or_else(|fault| tracing::error!("{fault}"));
+    }
+
+    /// An address that somebody else held at the start may be free by now.
+    async fn listen_where_missing(&mut self) {
+        let bound: Vec<Bound> = self.missing().filter_map(|address| self.common.claim(address).ok()).collect();
+        if bound.is_empty() {
+            return;
+        }
+        let listens: Vec<SocketAddr> = self.current.routes.listens.iter().map(|listen| listen.address).collect();
+        let index = |address| listens.iter().position(|listen| *listen == address).unwrap_or_default() as u16;
+        match self.server.add(bound, index).await {
+            Ok(()) => {
+                tracing::info!("an address that was in use is free and served");
+                self.tell_keeper();
+            }
+            Err(error) => tracing::error!("a worker cannot watch its sockets: {error}"),
+        }
+    }
+
+    /// The addresses that are to be served and are not.
+    fn missing(&self) -> impl Iterator<Item = SocketAddr> {
+        let listens = self.current.routes.listens.iter().map(|listen| listen.address);
+        listens.filter(|address| self.server.addresses().all(|served| served != *address))
+    }
+
     /// The listeners `/health` and `/ready` speak for; an address may have got its interface since.
     fn probe_listeners(&self) {
         let probed = if self.current.is_probed() { self.server.present() } else { Vec::new() };
@@ -195,6 +240,9 @@ impl Agent<'_> {
 
     /// How long until files are looked at although no event came.
     pub(super) fn poll_period(&self) -> Duration {
+        if self.missing().next().is_some() {
+            return QUICK_POLL;
+        }
         let slow = self.current.weights.period().map_or(SLOW_POLL, |period| period.clamp(QUICK_POLL, SLOW_POLL));
         let Some(Reload { interval, jitter }) = &self.current.routes.process.reload else { return slow };
         // Drawn anew each time, so that the agents of a cluster do not read a shared disk in step.

@@ -9,6 +9,8 @@ use crate::resolve::{Flights, Resolver};
 use crate::routes::Routes;
 use crate::upstream::Upstreams;
 
+use super::channel::Kept;
+use super::options::Options;
 use super::snapshot::Snapshot;
 
 /// The cache, the flights and the upstreams: the same for all configurations.
@@ -27,6 +29,27 @@ pub(super) fn describe_process(registry: &Registry, cache: &Arc<Cache>, flights:
 pub(super) fn describe_health(registry: &Registry, readiness: &Arc<Readiness>, sockets: &Arc<Sockets>) {
     let (readiness, sockets) = (Arc::clone(readiness), Arc::clone(sockets));
     registry.set_source("health", move |into| expose_health(&readiness, &sockets, into));
+}
+
+/// What the keeper says of the node and of this process's life.
+pub(super) fn take_down_kept(registry: &Registry, options: &Options, kept: &Kept) {
+    for (reason, times) in [("died", kept.died), ("wedged", kept.wedged)] {
+        registry.counter(&counters::SERVER_RESTARTS, &[reason]).absolute(times);
+    }
+    let (Some(node), Some(status)) = (&options.node, &kept.node) else { return };
+    registry.gauge(&counters::NODE_FAIL_OPEN, &[]).set(f64::from(u8::from(kept.failing_open)));
+    registry.counter(&counters::NODE_FAIL_OPEN_SECONDS, &[]).absolute(kept.open_seconds as u64);
+    registry.gauge(&counters::NODE_FALLBACK, &[]).set(status.fallback.len() as f64);
+    for ip in &node.desired.addresses {
+        let there = f64::from(u8::from(status.intercepted.contains(ip)));
+        registry.gauge(&counters::NODE_INTERCEPTED, &[&ip.to_string()]).set(there);
+    }
+    for (action, times) in &status.actions {
+        registry.counter(&counters::NODE_ACTIONS, &[action.word()]).absolute(*times);
+    }
+    for (kind, times) in &status.troubles {
+        registry.counter(&counters::SETUP_ERRORS, &[kind.word()]).absolute(*times);
+    }
 }
 
 /// What depends on the configuration in force.

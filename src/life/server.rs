@@ -6,13 +6,9 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Instant;
 
 use crate::serve::{Listener, Setup, Worker};
-use crate::sys::process::{PortOf, other_holder_of};
-use crate::sys::sockopt;
 
-use super::{machine, refusal};
-
-/// Octets of receive buffer per UDP socket: a burst waits here while its worker is busy.
-const RECEIVE_BUFFER: usize = 1 << 20;
+use super::channel::{Granted, Keeper};
+use super::machine;
 
 /// The sockets of one listen address, for all workers.
 #[derive(Debug)]
@@ -33,30 +29,15 @@ pub(super) struct Server {
 }
 
 impl Bound {
-    /// Binds UDP once per worker and TCP once, and makes a duplicate of that for each worker: handing over needs no more
-    /// descriptors. The error is a sentence for the operator.
-    pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Bound, String> {
-        Bound::bind_all(address, workers).map_err(|(transport, error)| refusal::explain(&error, transport))
-    }
-
-    fn bind_all(address: SocketAddr, workers: usize) -> Result<Bound, (PortOf, sockopt::Error)> {
-        let at = machine::bindable(address);
-        let options = sockopt::Options {
-            freebind: true,
-            dual_stack: true,
-            receive_buffer: Some(RECEIVE_BUFFER),
-            ..sockopt::Options::default()
-        };
-        let mut absent = false;
-        let mut udp = Vec::with_capacity(workers);
-        for _ in 0..workers {
-            let bound = sockopt::udp(at, &options).map_err(|error| (PortOf::Udp, error))?;
-            absent = bound.absent;
-            udp.push(bound.socket);
+    /// Has the keeper hand the sockets of this address over: one for UDP per worker, and one for TCP, of which each worker
+    /// gets a duplicate here, so that handing over needs no more descriptors. The error is a sentence for the operator.
+    pub(super) fn claim(keeper: &Keeper, address: SocketAddr, workers: usize) -> Result<Bound, String> {
+        let Granted { udp, tcp, absent, sharer } = keeper.dns(address, workers)?;
+        if let Some(sharer) = sharer {
+            tracing::warn!("{address} is served by {sharer} too: the kernel splits queries between the two");
         }
-        let listener = sockopt::tcp(at, &options).map_err(|error| (PortOf::Tcp, error))?.socket;
-        let failed = |cause| (PortOf::Tcp, sockopt::Error { step: sockopt::Step::Create, address: at, cause });
-        let tcp = (0..workers).map(|_| listener.try_clone()).collect::<io::Result<_>>().map_err(failed)?;
+        let tcp = (0..workers).map(|_| tcp.try_clone()).collect::<io::Result<_>>();
+        let tcp = tcp.map_err(|error| format!("cannot duplicate the socket of {address}: {error}"))?;
         Ok(Bound { address, udp, tcp, absent })
     }
 
@@ -64,11 +45,6 @@ impl Bound {
     pub(super) fn is_absent(&self) -> bool {
         self.absent
     }
-}
-
-/// Which other process answers at this address already, sharing it by SO_REUSEPORT.
-pub(super) fn sharer(address: SocketAddr) -> Option<String> {
-    other_holder_of(address, PortOf::Udp).or_else(|| other_holder_of(address, PortOf::Tcp))
 }
 
 impl Server {
@@ -147,32 +123,5 @@ impl Server {
         for worker in &self.workers {
             worker.ended().await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn free_address() -> SocketAddr {
-        UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-    }
-
-    #[test]
-    fn each_worker_gets_its_own_socket_on_the_same_address() {
-        let address = free_address();
-        let bound = Bound::bind(address, 3).unwrap();
-        assert_eq!((bound.address, bound.udp.len(), bound.tcp.len(), bound.is_absent()), (address, 3, 3, false));
-        assert!(bound.udp.iter().all(|socket| socket.local_addr().unwrap() == address));
-        let everywhere = SocketAddr::from(([0, 0, 0, 0], address.port()));
-        assert_eq!((sharer(address), sharer(everywhere)), (None, None), "we share it with nobody else");
-    }
-
-    #[test]
-    fn a_foreign_holder_is_named_and_an_absent_address_is_bound() {
-        let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let error = Bound::bind(holder.local_addr().unwrap(), 1).unwrap_err();
-        assert!(error.contains("in use by") && error.contains(&format!("pid {}", std::process::id())), "{error}");
-        assert!(Bound::bind("192.0.2.77:5399".parse().unwrap(), 1).unwrap().is_absent());
     }
 }

@@ -1,7 +1,7 @@
 //! From compiled routes to something that can be published: pools, sockets, endpoints, resolver. Whatever can fail
 //! happens here, before anything that runs is touched.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,18 +13,22 @@ use crate::routes::Routes;
 use crate::serve::Limits;
 use crate::upstream::Upstreams;
 
+use super::channel::Keeper;
 use super::endpoints::{Endpoints, Prepared, Shows, Wanted};
 use super::hosts::Hosts;
 use super::load::Loaded;
 use super::options::Options;
 use super::pools::{Pools, ResolvConfs};
 use super::resolvconf::Own;
-use super::server::{Bound, sharer};
+use super::server::Bound;
 use super::weights::WeightFiles;
 use super::{machine, scrape};
 
 /// What lives as long as the process, whatever the configuration.
 pub(super) struct Common {
+    pub(super) keeper: Keeper,
+    /// The addresses that the keeper places.
+    placed: Vec<IpAddr>,
     pub(super) workers: usize,
     pub(super) metrics_address: Option<SocketAddr>,
     pub(super) clients: ClientPolicy,
@@ -59,7 +63,7 @@ pub(super) struct Next {
 
 impl Common {
     /// Everything empty, with the bounds of `options`.
-    pub(super) fn new(options: &Options, registry: Arc<Registry>, query_log: QueryLog) -> Common {
+    pub(super) fn new(options: &Options, keeper: Keeper, registry: Arc<Registry>, query_log: QueryLog) -> Common {
         let cache = Cache::new(options.cache_memory);
         let flights = Flights::new(options.workers * Limits::default().inflight);
         let upstreams = Upstreams::new();
@@ -75,6 +79,8 @@ impl Common {
         let health = Arc::new(Sockets::new());
         scrape::describe_health(&registry, &readiness, &health);
         Common {
+            keeper,
+            placed: options.placed().to_vec(),
             workers: options.workers,
             metrics_address: options.metrics_address,
             clients,
@@ -104,7 +110,7 @@ impl Common {
         let pools = files.pools(&routes, &hosts, &self.upstreams)?;
         let bound = self.bind(&routes, served)?;
         let wanted = self.wanted(&routes);
-        let endpoints = endpoints.prepare(&wanted)?;
+        let endpoints = endpoints.prepare(&wanted, |address| self.keeper.http(address))?;
         let routes = Arc::new(routes);
         let resolver = self.resolver(&routes, pools, &weights);
         let snapshot = Snapshot { routes, resolver, files, weights, hosts, digest, imports };
@@ -145,20 +151,31 @@ impl Common {
         wanted
     }
 
+    /// The sockets of an address. The error is a sentence for the operator.
+    pub(super) fn claim(&self, address: SocketAddr) -> Result<Bound, String> {
+        Bound::claim(&self.keeper, address, self.workers)
+    }
+
     fn bind(&self, routes: &Routes, served: &[SocketAddr]) -> Result<Vec<Bound>, String> {
         let new = routes.listens.iter().map(|listen| listen.address).filter(|address| !served.contains(address));
-        new.map(|address| {
-            let other = sharer(address);
-            let bound = Bound::bind(address, self.workers)?;
-            if let Some(other) = other {
-                tracing::warn!("{address} is served by {other} too: the kernel splits queries between the two");
+        let (mut all, mut faults) = (Vec::new(), Vec::new());
+        for address in new {
+            match self.claim(address) {
+                Ok(bound) => {
+                    if bound.is_absent() && !self.placed.contains(&address.ip()) {
+                        tracing::warn!("no interface has {address} yet; it is served as soon as one does");
+                    }
+                    all.push(bound);
+                }
+                Err(fault) => faults.push(fault),
             }
-            if bound.is_absent() {
-                tracing::warn!("no interface has {address} yet; it is served as soon as one does");
-            }
-            Ok(bound)
-        })
-        .collect()
+        }
+        // A start does with the addresses there are; one without any, or a reload, is refused.
+        if !faults.is_empty() && (all.is_empty() || !served.is_empty()) {
+            return Err(faults.join("; "));
+        }
+        faults.iter().for_each(|fault| tracing::error!("{fault}; the other addresses are served"));
+        Ok(all)
     }
 }
 

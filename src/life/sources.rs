@@ -72,6 +72,12 @@ pub enum SourceError {
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            SourceError::Unreadable(path, error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
+                f,
+                "cannot read {}: {error}: the server runs as user {}; make the file readable for it, or say -user",
+                path.display(),
+                nix::unistd::Uid::effective()
+            ),
             SourceError::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             SourceError::Template(path, error) => write!(f, "{}: {error}", path.display()),
         }
@@ -108,17 +114,7 @@ impl Sources {
         }
     }
 
-    /// The same, but a filled template is not written anywhere.
-    pub fn reading_only(options: &Options) -> Sources {
-        let mut sources = Sources::new(options);
-        if let Configuration::Template(template) = &mut sources.configuration {
-            template.output = None;
-        }
-        sources
-    }
-
-    /// Reads the configuration as it is now; a template is filled, and written to `-conf` if that differs. The text is
-    /// used from memory, so a read-only file system costs nothing but a warning.
+    /// Reads the configuration as it is now; a template is filled.
     pub fn read(&mut self) -> Result<Text, SourceError> {
         self.read_with(&|variable| std::env::var(variable).ok())
     }
@@ -172,9 +168,6 @@ impl Sources {
         let filled = filled.map_err(|error| SourceError::Template(template.path.clone(), error));
         if let Ok(filled) = &filled {
             notices.extend(filled.warnings.iter().cloned().map(Notice::Warning));
-            // Once for each text: an attempt that fails shows up in a watched directory, and must not lead to the next.
-            let output = template.output.as_ref().filter(|_| self.last_text.as_ref() != Some(&filled.text));
-            notices.extend(output.and_then(|path| write_output(path, &filled.text)));
         }
         self.news(notices);
         let corefile = filled?.text;
@@ -191,14 +184,6 @@ impl Sources {
         self.pending.extend(notices.iter().filter(|notice| !self.said.contains(notice)).cloned());
         self.said = notices;
     }
-}
-
-fn write_output(path: &Path, text: &str) -> Option<Notice> {
-    let error = write_if_changed(path, text).err()?;
-    Some(Notice::Warning(format!(
-        "cannot write {}: {error}; the Corefile is used from memory, the file does not show it",
-        path.display()
-    )))
 }
 
 fn summary(map: &ConfigMap) -> String {
@@ -232,28 +217,6 @@ fn read_config_map(directory: &Path) -> Result<ConfigMap, ConfigMapError> {
     ConfigMap::parse(key("stubDomains")?.as_deref(), key("upstreamNameservers")?.as_deref(), &|path| {
         Path::new(path).is_file()
     })
-}
-
-/// Replaces the file by renaming, so that a reader sees the old or the new text. Where the directory does not allow it
-/// (a single file mounted into a container), or what is there is no regular file, it is written in place; not on a full
-/// disk, which would cost the old text.
-fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
-        return fs::write(path, text);
-    }
-    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
-        return Ok(());
-    }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let renamed = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-    let Err(error) = renamed else { return Ok(()) };
-    let _ = fs::remove_file(&temporary);
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err(error),
-        _ => fs::write(path, text),
-    }
 }
 
 #[cfg(test)]
@@ -301,33 +264,15 @@ mod tests {
     }
 
     #[test]
-    fn the_filled_template_is_written_once_and_then_only_when_it_changes() {
-        let place = Place::new("written");
+    fn the_template_is_filled_and_said_to_be_regenerated_only_when_it_changes() {
+        let place = Place::new("filled");
         fs::write(place.0.join("Corefile.base"), "forward . __PILLAR__CLUSTER__DNS__\n").unwrap();
         let mut sources = place.sources();
         let text = sources.read_with(&environment).unwrap();
         assert_eq!(text, Text { corefile: "forward . 10.96.0.99\n".to_owned(), regenerated: true });
         assert!(matches!(&sources.take_notices()[..], [Notice::Generated(_)]));
-        let output = place.0.join("Corefile");
-        assert_eq!(fs::read_to_string(&output).unwrap(), text.corefile);
-        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
-        let before = inode(&output);
         assert!(!sources.read_with(&environment).unwrap().regenerated);
         assert!(sources.take_notices().is_empty());
-        assert_eq!(inode(&output), before, "the same file");
-        let names: Vec<_> = fs::read_dir(&place.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names.len(), 3, "no temporary file is left: {names:?}");
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_the_output_is_followed() {
-        let place = Place::new("link");
-        fs::write(place.0.join("Corefile.base"), ". {\n}\n").unwrap();
-        let (output, target) = (place.0.join("Corefile"), place.0.join("elsewhere"));
-        std::os::unix::fs::symlink(&target, &output).unwrap();
-        place.sources().read_with(&environment).unwrap();
-        assert!(fs::symlink_metadata(&output).unwrap().is_symlink());
-        assert_eq!(fs::read_to_string(target).unwrap(), ". {\n}\n");
     }
 
     #[test]
@@ -351,19 +296,6 @@ mod tests {
         fs::write(&map, "[").unwrap();
         sources.read_with(&environment).unwrap();
         assert!(is_ignored(sources.take_notices()), "said again after it was mended");
-    }
-
-    #[test]
-    fn an_unwritable_output_is_a_warning() {
-        let place = Place::new("readonly");
-        fs::write(place.0.join("Corefile.base"), ". {\n}\n").unwrap();
-        let mut sources = place.sources();
-        if let Configuration::Template(template) = &mut sources.configuration {
-            template.output = Some("/proc/dnslet/Corefile".into());
-        }
-        assert_eq!(sources.read_with(&environment).unwrap().corefile, ". {\n}\n");
-        let notices = sources.take_notices();
-        assert!(matches!(&notices[0], Notice::Warning(text) if text.contains("from memory")), "{notices:?}");
     }
 
     #[test]

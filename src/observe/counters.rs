@@ -200,6 +200,19 @@ table! {
     SETUP_ERRORS = "coredns_nodecache_setup_errors_total" Counter Handle Absent ["errortype"]
         "Failures to set up the node.";
 
+    NODE_INTERCEPTED = "dnslet_node_intercepted" Gauge Handle Absent ["address"]
+        "1 while packets to the address come here untracked.";
+    NODE_FAIL_OPEN = "dnslet_node_fail_open" Gauge Handle Absent []
+        "1 while clients are sent to the cluster's DNS because an address does not answer.";
+    NODE_FAIL_OPEN_SECONDS = "dnslet_node_fail_open_seconds_total" Counter Handle Absent []
+        "How long that was so in all, in whole seconds.";
+    NODE_FALLBACK = "dnslet_node_fallback_endpoints" Gauge Handle Absent []
+        "DNS servers that clients of link-local addresses reach while nobody answers here.";
+    NODE_ACTIONS = "dnslet_node_actions_total" Counter Handle Absent ["action"]
+        "Changes made to link, addresses and rules.";
+    SERVER_RESTARTS = "dnslet_server_restarts_total" Counter Handle Absent ["reason"]
+        "Times that the process which reads packets was started again.";
+
     LOG_SUPPRESSED = "dnslet_log_lines_suppressed_total" Counter Handle AtStart []
         "Log lines left out because many alike were written just before.";
     LOG_DROPPED = "dnslet_log_lines_dropped_total" Counter Handle Absent ["stream"]

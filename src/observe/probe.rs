@@ -6,36 +6,33 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::time::timeout;
 
 use super::counters;
 use super::registry::Registry;
 use super::sockets::Sockets;
 use crate::dns::convert::Outgoing;
 use crate::dns::{Class, Protocol, Type, header};
-use crate::sys::clock;
+use crate::sys::{clock, sockopt};
 
-/// How long one probe may take.
-pub const DEADLINE: Duration = Duration::from_secs(3);
-
-/// How often the sockets are asked.
-pub const PERIOD: Duration = Duration::from_secs(1);
+/// Between two tries of a probe over UDP.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Why a probe got no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
     /// Nothing came before the deadline.
     Silence,
     /// The connection was closed before an answer.
     Closed,
     /// The kernel said no.
-    Network(io::ErrorKind),
+    Network(String),
     /// Something came over TCP that is not the answer.
     Garbage,
 }
@@ -45,7 +42,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Silence => f.write_str("no answer in time"),
             Failure::Closed => f.write_str("connection closed without an answer"),
-            Failure::Network(kind) => write!(f, "{kind}"),
+            Failure::Network(reason) => f.write_str(reason),
             Failure::Garbage => f.write_str("not an answer"),
         }
     }
@@ -55,7 +52,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Failure::Closed,
-            kind => Failure::Network(kind),
+            kind => Failure::Network(kind.to_string()),
         }
     }
 }
@@ -65,68 +62,87 @@ pub fn query(id: u16) -> Vec<u8> {
     Outgoing { recursion_desired: false, ..Outgoing::plain(b"\x02id\x06server\x00", Type::TXT, Class::CH) }.to_wire(id)
 }
 
-/// Asks a listening address and returns how long the answer took. An unspecified address is asked on loopback.
+/// Asks a listening address and returns how long the answer took. An unspecified address is asked on loopback. Packets
+/// carry `mark` where one is given and this process may set it. Over UDP the question goes out again from the same port
+/// until `deadline`: one lost datagram tells nothing, and the kernel gives every try to the same worker's socket.
 ///
 /// # Errors
-/// The reason why there was no answer; after `deadline` that is [`Failure::Silence`].
-pub async fn ask(listen: SocketAddr, protocol: Protocol, deadline: Duration) -> Result<Duration, Failure> {
+/// The reason why there was no answer; after `deadline` that is [`Failure::Silence`], or the last thing the kernel said.
+pub async fn ask(
+    listen: SocketAddr,
+    protocol: Protocol,
+    deadline: Duration,
+    mark: Option<u32>,
+) -> Result<Duration, Failure> {
     let (start, id, target) = (clock::now(), rand::random(), reachable(listen));
+    let mut last = Failure::Silence;
     let asked = async {
         match protocol {
-            Protocol::Udp => ask_udp(target, id).await,
-            Protocol::Tcp => ask_tcp(target, id).await,
+            Protocol::Udp => ask_udp(target, id, mark).await,
+            Protocol::Tcp => loop {
+                match ask_tcp(target, id, mark).await {
+                    // A server that is just being replaced refuses or resets; the next one may answer.
+                    Err(failure @ (Failure::Network(_) | Failure::Closed)) => last = failure,
+                    asked => break asked,
+                }
+                tokio::time::sleep(AGAIN).await;
+            },
         }
     };
-    timeout(deadline, asked).await.unwrap_or(Err(Failure::Silence))?;
+    let asked = timeout(deadline, asked).await;
+    asked.unwrap_or(Err(last))?;
     Ok(clock::now().saturating_duration_since(start))
 }
 
-/// Asks every watched socket each [`PERIOD`] until dropped, and takes down the results: in `sockets`, in the health
-/// metrics, and as a warning for each failure.
-pub async fn run(sockets: Arc<Sockets>, registry: Arc<Registry>) {
-    let failures = registry.counter(&counters::HEALTH_FAILURES, &[]);
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let mut probes = JoinSet::new();
-        for listen in sockets.watched() {
-            for protocol in [Protocol::Udp, Protocol::Tcp] {
-                probes.spawn(async move { (listen, protocol, ask(listen, protocol, DEADLINE).await) });
-            }
-        }
-        while let Some(done) = probes.join_next().await {
-            let Ok((listen, protocol, result)) = done else { continue };
-            match &result {
-                Ok(elapsed) => registry.health_duration().record(*elapsed),
-                Err(failure) => {
-                    failures.increment(1);
-                    let over = if protocol == Protocol::Udp { "udp" } else { "tcp" };
-                    tracing::warn!(plugin = "health", "Local health request to {over}://{listen} failed: {failure}");
-                }
-            }
-            sockets.record(listen, protocol, clock::now(), result);
+/// Takes down the result of a probe: in `sockets`, in the health metrics, and as a warning for a failure.
+pub fn take_down(
+    sockets: &Sockets,
+    registry: &Registry,
+    listen: SocketAddr,
+    protocol: Protocol,
+    result: Result<Duration, Failure>,
+) {
+    match &result {
+        Ok(elapsed) => registry.health_duration().record(*elapsed),
+        Err(failure) => {
+            registry.counter(&counters::HEALTH_FAILURES, &[]).increment(1);
+            let over = if protocol == Protocol::Udp { "udp" } else { "tcp" };
+            tracing::warn!(plugin = "health", "Local health request to {over}://{listen} failed: {failure}");
         }
     }
+    sockets.record(listen, protocol, clock::now(), result);
 }
 
-async fn ask_udp(target: SocketAddr, id: u16) -> Result<(), Failure> {
+async fn ask_udp(target: SocketAddr, id: u16, mark: Option<u32>) -> Result<(), Failure> {
     let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
+    sockopt::mark(socket.as_fd(), mark);
     socket.connect(target).await?;
-    socket.send(&query(id)).await?;
-    let mut message = [0; 512];
     loop {
-        let length = socket.recv(&mut message).await?;
-        // Anything else may be a late or forged datagram: the answer can still come.
-        if answers(&message[..length], id) {
+        // A port that nobody listens on is an error here, until somebody does.
+        let _ = socket.send(&query(id)).await;
+        if timeout(AGAIN, answered(&socket, id)).await.is_ok() {
             return Ok(());
         }
     }
 }
 
-async fn ask_tcp(target: SocketAddr, id: u16) -> Result<(), Failure> {
-    let mut stream = TcpStream::connect(target).await?;
+async fn answered(socket: &UdpSocket, id: u16) {
+    let mut message = [0; 512];
+    loop {
+        match socket.recv(&mut message).await {
+            // Anything else may be a late or forged datagram: the answer can still come.
+            Ok(length) if answers(&message[..length], id) => return,
+            Ok(_) => {}
+            Err(_) => return std::future::pending().await,
+        }
+    }
+}
+
+async fn ask_tcp(target: SocketAddr, id: u16, mark: Option<u32>) -> Result<(), Failure> {
+    let socket = if target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    sockopt::mark(socket.as_fd(), mark);
+    let mut stream = socket.connect(target).await?;
     let query = query(id);
     let length = u16::try_from(query.len()).expect("the probe is shorter than 64 KiB");
     let mut framed = length.to_be_bytes().to_vec();
@@ -134,6 +150,8 @@ async fn ask_tcp(target: SocketAddr, id: u16) -> Result<(), Failure> {
     stream.write_all(&framed).await?;
     let mut message = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut message).await?;
+    // A probe a second must not leave a row of closed connections behind.
+    sockopt::reset_on_close(stream.as_fd())?;
     if answers(&message, id) { Ok(()) } else { Err(Failure::Garbage) }
 }
 
@@ -156,6 +174,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     const LONG: Duration = Duration::from_secs(60);
+    /// Less than the pause between two tries.
+    const SHORT: Duration = Duration::from_millis(150);
 
     fn run_async<T>(task: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(task)
@@ -190,7 +210,7 @@ mod tests {
                     server.send_to(datagram, client).await.unwrap();
                 }
             };
-            let (result, ()) = tokio::join!(ask(address, Protocol::Udp, LONG), serve);
+            let (result, ()) = tokio::join!(ask(address, Protocol::Udp, LONG, None), serve);
             assert!(result.is_ok(), "{result:?}");
         });
     }
@@ -208,16 +228,16 @@ mod tests {
                 stream.write_u16(reply.len() as u16).await.unwrap();
                 stream.write_all(&reply).await.unwrap();
             };
-            let (result, ()) = tokio::join!(ask(address, Protocol::Tcp, LONG), serve);
+            let (result, ()) = tokio::join!(ask(address, Protocol::Tcp, LONG, None), serve);
             assert!(result.is_ok(), "{result:?}");
         });
     }
 
     #[test]
-    fn failures_tell_what_happened() {
+    fn failures_tell_what_happened_last() {
         run_async(async {
             let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let result = ask(silent.local_addr().unwrap(), Protocol::Udp, Duration::from_millis(1)).await;
+            let result = ask(silent.local_addr().unwrap(), Protocol::Udp, SHORT, None).await;
             assert_eq!(result, Err(Failure::Silence));
             let closing = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = closing.local_addr().unwrap();
@@ -226,11 +246,28 @@ mod tests {
                 let mut query = vec![0; usize::from(stream.read_u16().await.unwrap())];
                 stream.read_exact(&mut query).await.unwrap();
             };
-            let (result, ()) = tokio::join!(ask(address, Protocol::Tcp, LONG), serve);
+            let (result, ()) = tokio::join!(ask(address, Protocol::Tcp, SHORT, None), serve);
             assert_eq!(result, Err(Failure::Closed));
             drop(closing);
-            let result = ask(address, Protocol::Tcp, LONG).await;
-            assert_eq!(result, Err(Failure::Network(io::ErrorKind::ConnectionRefused)));
+            let result = ask(address, Protocol::Tcp, SHORT, None).await;
+            assert_eq!(result, Err(Failure::Network("connection refused".to_owned())));
+        });
+    }
+
+    #[test]
+    fn a_lost_datagram_is_sent_again_from_the_same_port() {
+        run_async(async {
+            let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let address = server.local_addr().unwrap();
+            let serve = async {
+                let mut buffer = [0; 512];
+                let (_, first) = server.recv_from(&mut buffer).await.unwrap();
+                let (length, second) = server.recv_from(&mut buffer).await.unwrap();
+                assert_eq!(first, second);
+                server.send_to(&reply(&buffer[..length]), second).await.unwrap();
+            };
+            let (result, ()) = tokio::join!(ask(address, Protocol::Udp, LONG, None), serve);
+            assert!(result.is_ok(), "{result:?}");
         });
     }
 }

@@ -1,7 +1,7 @@
 //! What the agent's own listening sockets answered when the agent asked them: the truth behind `/health` and `/ready`.
 //!
 //! A process can look alive while its port is dead. So each listening address is asked over UDP and TCP
-//! ([`probe::run`](super::probe::run)), and the results are kept here.
+//! ([`probe::ask`](super::probe::ask)), and the results are kept here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

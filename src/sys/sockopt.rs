@@ -115,6 +115,13 @@ pub fn reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO))
 }
 
+/// Marks packets of the socket (SO_MARK), where this process may: CAP_NET_ADMIN or CAP_NET_RAW.
+pub fn mark(fd: BorrowedFd<'_>, mark: Option<u32>) {
+    if let Some(mark) = mark {
+        let _ = SockRef::from(&fd).set_mark(mark);
+    }
+}
+
 /// Descriptors this process may have open at once (the soft limit of RLIMIT_NOFILE).
 pub fn descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

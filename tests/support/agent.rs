@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,14 @@ impl Agent {
 
     pub fn ip(&self) -> IpAddr {
         self.address.ip()
+    }
+
+    /// The process id of the server, the keeper's only child.
+    #[track_caller]
+    pub fn server(&self) -> u32 {
+        let keeper = self.pid();
+        let children = format!("/proc/{keeper}/task/{keeper}/children");
+        time::until("a server", || std::fs::read_to_string(&children).ok()?.trim().parse().ok())
     }
 
     pub fn dns(&self) -> SocketAddr {
@@ -182,6 +191,14 @@ impl Plan {
         agent.process.wait_until_serving(dns);
         time::until("the metrics endpoint", || http_get(metrics, "/metrics"));
         agent
+    }
+
+    /// Starts the agent with its Corefile on standard input, and waits for nothing.
+    pub fn launch_with_stdin(mut self, file: &Path) -> Agent {
+        self.command.args(["-conf", "stdin"]);
+        let input = std::fs::File::open(file).expect("a file that was just written");
+        let process = Process::start_with("dnslet", self.command, Arc::clone(&self.directory), input.into());
+        Agent { process, address: self.address, directory: self.directory }
     }
 
     /// Starts the agent and waits for nothing: for a test that expects it to fail.

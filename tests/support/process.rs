@@ -25,8 +25,13 @@ pub struct Process {
 
 impl Process {
     /// Starts the command in its own process group. The directory goes away with the process.
-    pub fn start(name: &str, mut command: Command, directory: Arc<Directory>) -> Process {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    pub fn start(name: &str, command: Command, directory: Arc<Directory>) -> Process {
+        Process::start_with(name, command, directory, Stdio::null())
+    }
+
+    /// The same with this standard input.
+    pub fn start_with(name: &str, mut command: Command, directory: Arc<Directory>, input: Stdio) -> Process {
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let log = Arc::new(Mutex::new(String::new()));
         let readers = vec![
@@ -98,6 +103,12 @@ impl Drop for Process {
         assert!(ended.is_none() || self.may_end, "{} ended by itself ({ended:?}):\n{log}", self.name);
         assert!(!log.contains("panicked at"), "{} panicked:\n{log}", self.name);
     }
+}
+
+/// Sends a signal to one process.
+pub fn kill(process: u32, signal: Signal) {
+    let process = Pid::from_raw(i32::try_from(process).expect("a process id"));
+    nix::sys::signal::kill(process, signal).expect("the process is alive");
 }
 
 fn keep(source: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> JoinHandle<()> {

@@ -1,0 +1,299 @@
+//! What the keeper and the server say to each other, and the two ends of the line.
+//!
+//! Two socketpairs. On one the server asks and waits for the reply, which may bring descriptors. On the other the keeper
+//! tells news. Signals are passed on as signals. Both processes are the same program, so messages need no version.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use crate::dns::Protocol;
+use crate::node::Status;
+use crate::observe::probe::Failure;
+use crate::sys::channel;
+
+/// Octets of one message at most; both ends refuse more.
+const LARGEST: usize = 128 << 10;
+/// Descriptors in one message.
+const DESCRIPTORS: usize = channel::DESCRIPTORS;
+/// The keeper answers within milliseconds. Longer means that it hangs, and a server without it is of no use.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the server asks the keeper.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// One UDP socket for each worker and one listening TCP socket.
+    Dns {
+        /// Where.
+        address: SocketAddr,
+        /// How many UDP sockets.
+        workers: usize,
+    },
+    /// One listening TCP socket for HTTP.
+    Http(SocketAddr),
+    /// These are not listened on any more.
+    Release(Vec<SocketAddr>),
+    /// A configuration is in force, and its listeners are served.
+    Serving(Serving),
+    /// Write this Corefile to the file that the command line names.
+    Write(String),
+    /// The server ends with this exit code because it was told to or cannot start: there is no point in another one.
+    Leaving(u8),
+}
+
+/// What a configuration means for the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Serving {
+    /// The listen addresses of DNS.
+    pub(super) listens: Vec<SocketAddr>,
+    /// The addresses that the cluster's zone is forwarded to.
+    pub(super) cluster: Vec<SocketAddr>,
+    /// How long the server goes on serving after it was told to stop.
+    pub(super) lameduck: Duration,
+}
+
+/// What the keeper replies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// The descriptors that were asked for, UDP first.
+    Sockets {
+        /// No interface has the address yet.
+        absent: bool,
+        /// Another process that answers at the address as well.
+        sharer: Option<String>,
+        /// Another message with more of them follows.
+        more: bool,
+    },
+    /// Done.
+    Done,
+    /// Not done; a sentence for the operator.
+    Refused(String),
+}
+
+/// What the keeper tells the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum News {
+    /// The state of the node and of the server's life.
+    Kept(Kept),
+    /// What the listening sockets answered when they were asked.
+    Probed(Vec<Probed>),
+}
+
+/// What the keeper did and sees.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// The node; `None` where it is not ours to set up.
+    pub(super) node: Option<Status>,
+    /// How often the server was started again because it had ended.
+    pub(super) died: u64,
+    /// How often it was ended and started again because it did not answer.
+    pub(super) wedged: u64,
+    /// Clients are sent elsewhere because the server does not answer.
+    pub(super) failing_open: bool,
+    /// How long that was so in all, in seconds.
+    pub(super) open_seconds: f64,
+}
+
+/// The answer of one socket to one probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Probed {
+    /// The address that was asked.
+    pub(super) listen: SocketAddr,
+    /// Over TCP, not UDP.
+    pub(super) tcp: bool,
+    /// How long the answer took, or why there is none.
+    pub(super) result: Result<Duration, Failure>,
+}
+
+impl Probed {
+    /// The transport that was used.
+    pub(super) fn protocol(&self) -> Protocol {
+        if self.tcp { Protocol::Tcp } else { Protocol::Udp }
+    }
+}
+
+/// The numbers of the descriptors that are the server's ends: for its requests, and for news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// For requests.
+    pub requests: RawFd,
+    /// For news.
+    pub news: RawFd,
+    /// The keeper's process.
+    pub parent: u32,
+}
+
+impl FromStr for Ends {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Ends, String> {
+        let mut numbers = text.split(',');
+        let mut number = || numbers.next()?.parse::<u32>().ok();
+        let ends = (|| Some((number()?, number()?, number()?)))();
+        let (requests, news, parent) = ends.ok_or("`dnslet server` is what dnslet starts by itself; start dnslet")?;
+        Ok(Ends { requests: requests as RawFd, news: news as RawFd, parent })
+    }
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{},{}", self.requests, self.news, self.parent)
+    }
+}
+
+/// The sockets of one address, as the keeper hands them over.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) udp: Vec<UdpSocket>,
+    pub(super) tcp: TcpListener,
+    pub(super) absent: bool,
+    pub(super) sharer: Option<String>,
+}
+
+/// The server's end: it asks and waits.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    requests: OwnedFd,
+}
+
+impl Keeper {
+    /// Takes over the descriptor that the keeper left for its child.
+    pub(super) fn adopt(number: RawFd) -> io::Result<Keeper> {
+        let requests = channel::adopt(number)?;
+        channel::set_timeout(requests.as_fd(), PATIENCE)?;
+        Ok(Keeper { requests })
+    }
+
+    /// The sockets for DNS at this address. The error is a sentence for the operator.
+    pub(super) fn dns(&self, address: SocketAddr, workers: usize) -> Result<Granted, String> {
+        self.sockets(&Request::Dns { address, workers })
+    }
+
+    /// The listening socket for HTTP at this address. The error is a sentence for the operator.
+    pub(super) fn http(&self, address: SocketAddr) -> Result<TcpListener, String> {
+        self.sockets(&Request::Http(address)).map(|granted| granted.tcp)
+    }
+
+    /// Says that these addresses are not listened on any more.
+    pub(super) fn release(&self, addresses: Vec<SocketAddr>) -> Result<(), String> {
+        if addresses.is_empty() { Ok(()) } else { self.done(&Request::Release(addresses)) }
+    }
+
+    /// Says what is in force.
+    pub(super) fn serving(&self, serving: Serving) -> Result<(), String> {
+        self.done(&Request::Serving(serving))
+    }
+
+    /// Has the text written to the file of `-conf`.
+    pub(super) fn write(&self, text: &str) -> Result<(), String> {
+        self.done(&Request::Write(text.to_owned()))
+    }
+
+    /// Says that this end is meant.
+    pub(super) fn leaving(&self, code: u8) -> Result<(), String> {
+        self.done(&Request::Leaving(code))
+    }
+
+    fn done(&self, request: &Request) -> Result<(), String> {
+        self.send(request)?;
+        match self.receive()? {
+            (Reply::Refused(sentence), _) => Err(sentence),
+            _ => Ok(()),
+        }
+    }
+
+    fn sockets(&self, request: &Request) -> Result<Granted, String> {
+        self.send(request)?;
+        let mut all = Vec::new();
+        loop {
+            match self.receive()? {
+                (Reply::Sockets { more: true, .. }, descriptors) => all.extend(descriptors),
+                (Reply::Sockets { absent, sharer, more: false }, descriptors) => {
+                    all.extend(descriptors);
+                    let tcp = all.pop().ok_or("the keeper sent no socket")?.into();
+                    return Ok(Granted { udp: all.into_iter().map(Into::into).collect(), tcp, absent, sharer });
+                }
+                (Reply::Refused(sentence), _) => return Err(sentence),
+                (Reply::Done, _) => return Err("the keeper sent no sockets".to_owned()),
+            }
+        }
+    }
+
+    fn send(&self, request: &Request) -> Result<(), String> {
+        send(self.requests.as_fd(), request, &[]).map_err(lost)
+    }
+
+    fn receive(&self) -> Result<(Reply, Vec<OwnedFd>), String> {
+        let received = receive(self.requests.as_fd()).map_err(lost)?;
+        received.ok_or_else(|| "the keeper has ended".to_owned())
+    }
+}
+
+fn lost(error: io::Error) -> String {
+    format!("the keeper does not reply: {error}")
+}
+
+/// One end of the line inside a runtime: the keeper's ends of both pairs, and the server's end of the news.
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: UnixStream,
+}
+
+impl Line {
+    /// Must be called inside a runtime.
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Line> {
+        let stream = StdStream::from(socket);
+        stream.set_nonblocking(true)?;
+        Ok(Line { stream: UnixStream::from_std(stream)? })
+    }
+
+    /// The next message with its descriptors; `None` when the other end is gone. Safe to cancel.
+    pub(super) async fn next<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        loop {
+            self.stream.readable().await?;
+            match self.stream.try_io(Interest::READABLE, || receive(self.stream.as_fd())) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return received,
+            }
+        }
+    }
+
+    /// Sends without waiting. News that find the other end too busy to read are lost: newer ones follow.
+    pub(super) fn tell<T: Serialize>(&self, message: &T) -> io::Result<()> {
+        send(self.stream.as_fd(), message, &[])
+    }
+
+    /// Replies with descriptors, in several messages where there are many. The other end waits for them, so its buffer
+    /// is empty and has room for all.
+    pub(super) fn grant(&self, absent: bool, sharer: Option<&str>, all: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut chunks = all.chunks(DESCRIPTORS).peekable();
+        while let Some(chunk) = chunks.next() {
+            let reply = Reply::Sockets { absent, sharer: sharer.map(str::to_owned), more: chunks.peek().is_some() };
+            send(self.stream.as_fd(), &reply, chunk)?;
+        }
+        Ok(())
+    }
+}
+
+fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
+    }
+    channel::send(socket, &bytes, descriptors)
+}
+
+fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut buffer = vec![0; LARGEST];
+    let Some((length, descriptors)) = channel::receive(socket, &mut buffer)? else { return Ok(None) };
+    Ok(Some((serde_json::from_slice(&buffer[..length])?, descriptors)))
+}

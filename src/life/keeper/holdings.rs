@@ -1,0 +1,160 @@
+//! The listening sockets, held here so that they outlive a server: what arrives while there is none waits in them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::sys::process::{PortOf, other_holder_of};
+use crate::sys::sockopt;
+
+use crate::life::{machine, refusal};
+
+/// Octets of receive buffer per UDP socket: a burst waits here while its worker is busy.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// What a socket is for; one address may serve HTTP on a port and DNS on another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Use {
+    Dns,
+    Http,
+}
+
+/// Everything that is held, by address.
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    held: BTreeMap<(SocketAddr, Use), Held>,
+}
+
+/// The sockets of one address.
+#[derive(Debug)]
+pub(super) struct Held {
+    udp: Vec<UdpSocket>,
+    tcp: TcpListener,
+    /// No interface had the address when it was bound.
+    pub(super) absent: bool,
+    /// The server in charge asked for it.
+    claimed: bool,
+}
+
+impl Holdings {
+    /// The sockets of this address: those that are held, or new ones. The error is a sentence for the operator.
+    pub(super) fn claim(&mut self, address: SocketAddr, purpose: Use, workers: usize) -> Result<&Held, String> {
+        let key = (address, purpose);
+        let fits = |held: &Held| held.udp.len() == workers;
+        if !self.held.get(&key).is_some_and(fits) {
+            self.held.remove(&key);
+            let held =
+                Held::bind(address, workers).map_err(|(transport, error)| refusal::explain(&error, transport))?;
+            self.held.insert(key, held);
+        }
+        let held = self.held.get_mut(&key).expect("it was there or has been put there");
+        held.claimed = true;
+        Ok(held)
+    }
+
+    /// Lets go of these addresses.
+    pub(super) fn release(&mut self, addresses: &[SocketAddr]) {
+        self.held.retain(|(address, _), _| !addresses.contains(address));
+    }
+
+    /// The server has ended; the next one claims what it needs.
+    pub(super) fn unclaim(&mut self) {
+        self.held.values_mut().for_each(|held| held.claimed = false);
+    }
+
+    /// The server in charge has all it needs; what an earlier one needed besides is closed.
+    pub(super) fn keep_claimed(&mut self) {
+        self.held.retain(|_, held| held.claimed);
+    }
+}
+
+impl Held {
+    /// Binds UDP once per worker and TCP once.
+    fn bind(address: SocketAddr, workers: usize) -> Result<Held, (PortOf, sockopt::Error)> {
+        let at = machine::bindable(address);
+        let options = sockopt::Options {
+            freebind: true,
+            dual_stack: true,
+            receive_buffer: Some(RECEIVE_BUFFER),
+            ..sockopt::Options::default()
+        };
+        let mut absent = false;
+        let mut udp = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let bound = sockopt::udp(at, &options).map_err(|error| (PortOf::Udp, error))?;
+            absent = bound.absent;
+            udp.push(bound.socket);
+        }
+        let tcp = sockopt::tcp(at, &options).map_err(|error| (PortOf::Tcp, error))?;
+        Ok(Held { udp, tcp: tcp.socket, absent: absent || tcp.absent, claimed: true })
+    }
+
+    /// All its descriptors, UDP first.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.udp.iter().map(AsFd::as_fd).chain([self.tcp.as_fd()]).collect()
+    }
+}
+
+/// Which other process answers at this address already, sharing it by SO_REUSEPORT.
+pub(super) fn sharer(address: SocketAddr) -> Option<String> {
+    other_holder_of(address, PortOf::Udp).or_else(|| other_holder_of(address, PortOf::Tcp))
+}
+
+/// An error of the kernel about descriptors, as a sentence.
+pub(super) fn cannot_pass(error: &io::Error) -> String {
+    format!("cannot hand the sockets over: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free_address() -> SocketAddr {
+        UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn each_worker_gets_its_own_socket_on_the_same_address() {
+        let (mut holdings, address) = (Holdings::default(), free_address());
+        let held = holdings.claim(address, Use::Dns, 3).unwrap();
+        assert_eq!((held.udp.len(), held.absent, held.descriptors().len()), (3, false, 4));
+        assert!(held.udp.iter().all(|socket| socket.local_addr().unwrap() == address));
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], address.port()));
+        assert_eq!((sharer(address), sharer(everywhere)), (None, None), "we share it with nobody else");
+    }
+
+    #[test]
+    fn a_foreign_holder_is_named_and_an_absent_address_is_bound() {
+        let (mut holdings, holder) = (Holdings::default(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let error = holdings.claim(holder.local_addr().unwrap(), Use::Dns, 1).unwrap_err();
+        assert!(error.contains("in use by") && error.contains(&format!("pid {}", std::process::id())), "{error}");
+        assert!(holdings.claim("192.0.2.77:5399".parse().unwrap(), Use::Dns, 1).unwrap().absent);
+    }
+
+    #[test]
+    fn the_next_server_gets_the_same_sockets_with_what_waits_in_them() {
+        let (mut holdings, address) = (Holdings::default(), free_address());
+        holdings.claim(address, Use::Dns, 1).unwrap();
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"waiting", address).unwrap();
+        holdings.unclaim();
+        let held = holdings.claim(address, Use::Dns, 1).unwrap();
+        let mut message = [0; 16];
+        assert_eq!(held.udp[0].recv(&mut message).unwrap(), 7);
+    }
+
+    #[test]
+    fn what_the_next_server_does_not_claim_is_closed() {
+        let (mut holdings, kept, left) = (Holdings::default(), free_address(), free_address());
+        for address in [kept, left] {
+            holdings.claim(address, Use::Dns, 1).unwrap();
+        }
+        holdings.unclaim();
+        holdings.claim(kept, Use::Dns, 1).unwrap();
+        holdings.keep_claimed();
+        UdpSocket::bind(left).expect("it is free again");
+        UdpSocket::bind(kept).expect_err("it is held");
+        holdings.release(&[kept]);
+        UdpSocket::bind(kept).expect("it is free as well");
+    }
+}

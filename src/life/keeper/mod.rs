@@ -1,0 +1,252 @@
+//! The keeper: the process that holds what must not be lost, and sees to it that a server answers.
+//!
+//! It binds the listening sockets and lends them to the server, a child of the same program without privileges; it probes
+//! those sockets, starts another server when one ends or does not answer, and has the node's link, addresses and rules
+//! tended (`tending`). It reads no configuration and parses no message from the network: of the answer to its own probe it
+//! looks at the identifier.
+//!
+//! A server that dies leaves its sockets here: what arrives meanwhile waits in their queues and the next server, started
+//! at once, answers it. If the sockets do not answer for a second, clients are no longer steered to them, whatever the
+//! cause; a server that stays silent for two more seconds is ended and replaced. If the keeper itself dies, the kernel
+//! takes the rules away and ends the server with it.
+
+mod child;
+mod holdings;
+mod output;
+mod pace;
+mod probes;
+mod requests;
+mod stop;
+mod tending;
+mod watchdog;
+
+pub use child::SERVER;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
+
+use crate::observe::Registry;
+use crate::observe::log::{self, Log};
+use crate::sys::clock;
+
+use super::channel::{Kept, News, Probed, Serving};
+use super::options::{Configuration, LogFormat, Options};
+use super::pidfile::Pidfile;
+use super::signals::{Asked, Signals};
+
+use child::{Child, Event};
+use holdings::Holdings;
+use pace::Pace;
+use probes::Probes;
+use tending::Tending;
+use watchdog::Watchdog;
+
+/// How often the sockets are asked over UDP. With the second that a probe has, silence is acted upon within 1.3 s.
+const PROBE: Duration = Duration::from_millis(300);
+/// How often the server is told what the keeper knows.
+const NEWS: Duration = Duration::from_secs(1);
+/// A server that does not serve after so long is ended.
+const START: Duration = Duration::from_secs(30);
+/// How long the last log lines may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Everything the keeper knows.
+struct Keeper<'a> {
+    options: &'a Options,
+    stdin: Option<child::Kept>,
+    holdings: Holdings,
+    child: Option<Child>,
+    pace: Pace,
+    /// When the next server is to be started, while there is none.
+    next: Instant,
+    /// What the last server said that it serves.
+    serving: Option<Serving>,
+    watchdog: Watchdog,
+    probes: Probes,
+    tending: Option<Tending>,
+    kept: Kept,
+    /// The node's addresses that answered and do not, and since when there are any.
+    out: BTreeSet<IpAddr>,
+    open_since: Option<Instant>,
+    pidfile: Option<Pidfile>,
+}
+
+/// Keeps a server running until told to stop, and returns the exit code. The error is for the operator.
+pub fn run(options: &Options) -> Result<u8> {
+    let look = log::Options { json: options.log_format == LogFormat::Json, debug: false };
+    let log = Log::start(look, Box::new(io::stdout()), &Registry::new(1)).context("cannot start the log")?;
+    log.install().context("cannot install the log")?;
+    let stdin = (options.configuration == Configuration::Stdin).then(child::Kept::read);
+    let stdin = stdin.transpose().context("cannot read standard input")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(Keeper::new(options, stdin).live());
+    log.flush(LAST_LINES);
+    code
+}
+
+impl<'a> Keeper<'a> {
+    fn new(options: &'a Options, stdin: Option<child::Kept>) -> Keeper<'a> {
+        Keeper {
+            options,
+            stdin,
+            holdings: Holdings::default(),
+            child: None,
+            pace: Pace::default(),
+            next: clock::now(),
+            serving: None,
+            watchdog: Watchdog::default(),
+            probes: Probes::default(),
+            tending: None,
+            kept: Kept::default(),
+            out: BTreeSet::new(),
+            open_since: None,
+            pidfile: None,
+        }
+    }
+
+    async fn live(mut self) -> Result<u8> {
+        let mut signals = Signals::new()?;
+        let (mut probe, mut news) = (steady(PROBE), steady(NEWS));
+        loop {
+            tokio::select! {
+                biased;
+                asked = signals.next() => match asked {
+                    Asked::Terminate | Asked::Interrupt | Asked::Quit => return self.stop(asked, &mut signals).await,
+                    Asked::Reload => self.pass_on(Signal::SIGUSR1),
+                    Asked::Upgrade => self.pass_on(Signal::SIGUSR2),
+                },
+                event = next(&mut self.child) => match event {
+                    Event::Asks(request) => self.answer(request)?,
+                    Event::Ended(status) => {
+                        if let Some(code) = self.bury(status) {
+                            return self.finish(code).await;
+                        }
+                    }
+                },
+                () = sleep_until(self.next.into()), if self.child.is_none() => self.start_server(),
+                heard = self.probes.heard() => self.judge(&heard),
+                status = tended(&mut self.tending) => self.kept.node = Some(status),
+                _ = probe.tick() => self.watch(),
+                _ = news.tick() => self.tell(),
+            }
+        }
+    }
+
+    fn start_server(&mut self) {
+        match Child::start(self.stdin.as_ref(), clock::now()) {
+            Ok(child) => self.child = Some(child),
+            Err(error) => {
+                let wait = self.pace.ended(clock::now());
+                tracing::error!("cannot start the server ({error}); trying again in {wait:?}");
+                self.next = clock::now() + wait;
+            }
+        }
+    }
+
+    /// The server has ended. Returns the exit code where that is the end of the keeper too.
+    fn bury(&mut self, status: io::Result<ExitStatus>) -> Option<u8> {
+        let child = self.child.take()?;
+        self.holdings.unclaim();
+        // One that never served for a fault that a restart does not mend, or that was told to end when that happens.
+        if let Some(code) = child.leaving.filter(|_| child.serves || self.serving.is_none()) {
+            return Some(code);
+        }
+        let wait = self.pace.ended(clock::now());
+        self.next = clock::now() + wait;
+        self.kept.died += 1;
+        let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let when = if wait.is_zero() { "at once".to_owned() } else { format!("in {wait:?}") };
+        tracing::error!("the server ended ({how}); the next one starts {when}, queries wait for it");
+        None
+    }
+
+    /// Starts probes, and ends a server that is of no use.
+    fn watch(&mut self) {
+        self.probes.ask(clock::now());
+        let (Some(child), now) = (&self.child, clock::now()) else { return };
+        let why = if child.serves {
+            self.watchdog.wedged(now).map(|address| format!("it does not answer at {address}"))
+        } else {
+            let late = now.saturating_duration_since(child.started) > START;
+            late.then(|| format!("it does not serve after {} s", START.as_secs()))
+        };
+        let Some(why) = why else { return };
+        tracing::error!("the server is ended: {why}");
+        child.signal(Signal::SIGKILL);
+        self.watchdog.replaced();
+        self.kept.wedged += 1;
+    }
+
+    /// Takes down what a probe said, and steers clients accordingly.
+    fn judge(&mut self, heard: &Probed) {
+        self.watchdog.heard(heard.listen, heard.protocol(), heard.result.is_ok(), clock::now());
+        self.steer();
+    }
+
+    /// Clients come here for the addresses that answer, and for no others.
+    fn steer(&mut self) {
+        let Some(tending) = &mut self.tending else { return };
+        let (steered, now) = (tending.steer(&self.watchdog.up()), clock::now());
+        for ip in &steered.lost {
+            tracing::error!("nothing answers at {ip}: its clients are sent to the cluster's DNS until something does");
+        }
+        self.out.extend(steered.lost);
+        for ip in steered.gained.iter().filter(|ip| self.out.contains(*ip)) {
+            tracing::info!("{ip} answers: its clients come here again");
+        }
+        self.out.retain(|ip| !steered.gained.contains(ip));
+        if !self.out.is_empty() {
+            self.open_since.get_or_insert(now);
+        } else if let Some(since) = self.open_since.take() {
+            self.kept.open_seconds += now.saturating_duration_since(since).as_secs_f64();
+        }
+    }
+
+    /// Tells the server what is known.
+    fn tell(&mut self) {
+        let Some(child) = &self.child else { return };
+        let mut kept = self.kept.clone();
+        if let Some(since) = self.open_since {
+            kept.failing_open = true;
+            kept.open_seconds += clock::now().saturating_duration_since(since).as_secs_f64();
+        }
+        child.tell(&News::Kept(kept));
+        let probed = self.probes.take();
+        if !probed.is_empty() {
+            child.tell(&News::Probed(probed));
+        }
+    }
+
+    fn pass_on(&self, signal: Signal) {
+        if let Some(child) = &self.child {
+            child.signal(signal);
+        }
+    }
+}
+
+fn steady(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn next(child: &mut Option<Child>) -> Event {
+    match child {
+        Some(child) => child.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tended(tending: &mut Option<Tending>) -> crate::node::Status {
+    match tending {
+        Some(tending) => tending.news().await,
+        None => std::future::pending().await,
+    }
+}

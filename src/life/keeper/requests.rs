@@ -1,0 +1,137 @@
+//! What the server asks for.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result};
+
+use crate::life::channel::{Reply, Request, Serving};
+use crate::life::options::Configuration;
+use crate::life::pidfile::Pidfile;
+use crate::sys::clock;
+
+use super::holdings::{Use, cannot_pass, sharer};
+use super::tending::Tending;
+use super::{Keeper, output};
+
+impl Keeper<'_> {
+    /// Answers a request of the server. One that cannot be read, or cannot be answered, costs the server its life: the
+    /// two no longer understand each other. The error is the keeper's own end.
+    pub(super) fn answer(&mut self, request: io::Result<Request>) -> Result<()> {
+        let done = match request {
+            Ok(Request::Dns { address, workers }) => self.grant(address, Use::Dns, workers),
+            Ok(Request::Http(address)) => self.grant(address, Use::Http, 0),
+            Ok(Request::Release(addresses)) => {
+                self.holdings.release(&addresses);
+                self.reply(&Reply::Done)
+            }
+            Ok(Request::Serving(serving)) => {
+                self.serves(serving)?;
+                self.reply(&Reply::Done)
+            }
+            Ok(Request::Write(text)) => self.reply(&self.write(&text)),
+            Ok(Request::Leaving(code)) => {
+                if let Some(child) = &mut self.child {
+                    child.leaving = Some(code);
+                }
+                self.reply(&Reply::Done)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            tracing::error!("the server is ended: {error} on the line to it");
+            self.pass_on(nix::sys::signal::Signal::SIGKILL);
+        }
+        Ok(())
+    }
+
+    fn grant(&mut self, address: SocketAddr, purpose: Use, workers: usize) -> io::Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        let sharer = if purpose == Use::Dns { sharer(address) } else { None };
+        match self.holdings.claim(address, purpose, workers) {
+            Ok(held) => {
+                let granted = child.requests.grant(held.absent, sharer.as_deref(), &held.descriptors());
+                granted.or_else(|error| child.requests.tell(&Reply::Refused(cannot_pass(&error))))
+            }
+            Err(sentence) => child.requests.tell(&Reply::Refused(sentence)),
+        }
+    }
+
+    /// A configuration is in force. The first one also puts the node in order.
+    fn serves(&mut self, serving: Serving) -> Result<()> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        if !child.serves {
+            child.serves = true;
+            self.pace.serves(clock::now());
+            self.holdings.keep_claimed();
+            self.watchdog.replaced();
+        }
+        if self.pidfile.is_none() {
+            let written = self.options.pidfile.clone().map(Pidfile::write).transpose();
+            self.pidfile = written.context("cannot write the pidfile")?;
+        }
+        if let Some(node) = &self.options.node {
+            let tending = self.tending.get_or_insert_with(|| Tending::start(node, self.options.dns_port));
+            tending.follow(serving.cluster.clone());
+        }
+        let probed = probed(&serving.listens, self.options);
+        self.watchdog.watch(&probed);
+        self.probes.watch(probed, clock::now());
+        self.serving = Some(serving);
+        self.steer();
+        Ok(())
+    }
+
+    fn write(&self, text: &str) -> Reply {
+        let Configuration::Template(template) = &self.options.configuration else { return Reply::Done };
+        let Some(path) = &template.output else { return Reply::Done };
+        match output::write_if_changed(path, text) {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Refused(format!(
+                "cannot write {}: {error}; the Corefile is used from memory, the file does not show it",
+                path.display()
+            )),
+        }
+    }
+
+    fn reply(&self, reply: &Reply) -> io::Result<()> {
+        self.child.as_ref().map_or(Ok(()), |child| child.requests.tell(reply))
+    }
+}
+
+/// The addresses to ask: those that are listened on, and the node's own where a wildcard serves them.
+fn probed(listens: &[SocketAddr], options: &crate::life::options::Options) -> BTreeSet<SocketAddr> {
+    let own = options.node.iter().flat_map(|node| &node.desired.addresses);
+    let own = own.map(|ip| SocketAddr::new(*ip, options.dns_port)).filter(|address| serves(listens, *address));
+    listens.iter().copied().chain(own).collect()
+}
+
+fn serves(listens: &[SocketAddr], address: SocketAddr) -> bool {
+    let wildcard = |listen: &SocketAddr| match listen.ip() {
+        IpAddr::V4(ip) => ip.is_unspecified() && address.is_ipv4(),
+        IpAddr::V6(ip) => ip.is_unspecified(),
+    };
+    listens.iter().any(|listen| listen.port() == address.port() && (*listen == address || wildcard(listen)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_serves_the_addresses_of_its_families() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for (listen, at, expected) in [
+            ("169.254.20.10:53", "169.254.20.10:53", true),
+            ("169.254.20.10:53", "10.96.0.10:53", false),
+            ("0.0.0.0:53", "10.96.0.10:53", true),
+            ("0.0.0.0:1053", "10.96.0.10:53", false),
+            ("0.0.0.0:53", "[fd00::10]:53", false),
+            ("[::]:53", "[fd00::10]:53", true),
+            ("[::]:53", "10.96.0.10:53", true),
+        ] {
+            assert_eq!(serves(&[address(listen)], address(at)), expected, "{listen} {at}");
+        }
+    }
+}

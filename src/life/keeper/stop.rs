@@ -1,0 +1,72 @@
+//! The end: clients elsewhere first, then the server drains, then the node is left as it is to be found.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::life::signals::{Asked, Signals};
+
+use super::child::Event;
+use super::{Keeper, next};
+
+/// What a server may take to end besides its lameduck time; it gives what is in progress four seconds.
+const DRAIN: Duration = Duration::from_millis(4_500);
+
+impl Keeper<'_> {
+    /// Stops as the signal asks, and returns the exit code.
+    pub(super) async fn stop(&mut self, asked: Asked, signals: &mut Signals) -> Result<u8> {
+        if let Some(tending) = &mut self.tending {
+            tending.withdraw().await;
+        }
+        if asked == Asked::Quit {
+            self.pass_on(Signal::SIGKILL);
+            return self.finish(0).await;
+        }
+        self.pass_on(if asked == Asked::Interrupt { Signal::SIGINT } else { Signal::SIGTERM });
+        let code = self.drained(signals).await;
+        self.finish(code).await
+    }
+
+    /// Waits for the server's end and returns its exit code. Passes on what it is told meanwhile: a second interrupt does
+    /// not want to wait.
+    async fn drained(&mut self, signals: &mut Signals) -> u8 {
+        let lameduck = self.serving.as_ref().map(|serving| serving.lameduck).unwrap_or_default();
+        let late = tokio::time::sleep(lameduck + DRAIN);
+        tokio::pin!(late);
+        while self.child.is_some() {
+            tokio::select! {
+                biased;
+                event = next(&mut self.child) => match event {
+                    Event::Ended(status) => {
+                        self.child = None;
+                        return status.ok().and_then(|status| u8::try_from(status.code()?).ok()).unwrap_or_default();
+                    }
+                    Event::Asks(request) => if self.answer(request).is_err() {
+                        self.pass_on(Signal::SIGKILL);
+                    },
+                },
+                asked = signals.next() => self.pass_on(match asked {
+                    Asked::Interrupt => Signal::SIGINT,
+                    Asked::Quit => Signal::SIGQUIT,
+                    Asked::Reload | Asked::Upgrade | Asked::Terminate => continue,
+                }),
+                () = &mut late => {
+                    tracing::warn!("the server has not drained in time and is ended");
+                    self.pass_on(Signal::SIGKILL);
+                    self.child = None;
+                }
+            }
+        }
+        0
+    }
+
+    /// Leaves the node as it is to be found.
+    pub(super) async fn finish(&mut self, code: u8) -> Result<u8> {
+        if let Some(tending) = self.tending.take() {
+            tending.teardown().await;
+        }
+        self.pidfile = None;
+        Ok(code)
+    }
+}

@@ -36,6 +36,7 @@ mod namespace;
 mod netfilter;
 mod reconcile;
 mod status;
+pub mod translation;
 
 pub use desired::{Desired, Rules};
 pub use links::Links;

@@ -119,7 +119,7 @@ fn what_is_lost_comes_back_as_soon_as_the_kernel_tells() {
                 // The kernel takes IPv6 addresses off an interface that goes down.
                 ("ip link set nodelocaldns down", &[Action::LinkUp, Action::AddressAdded]),
                 ("ip link del nodelocaldns", &[Action::LinkAdded, one[0], one[0], one[0]]),
-                ("ip link set nodelocaldns down name other", &[Action::LinkAdded, one[0]]),
+                ("ip link set nodelocaldns down && ip link set nodelocaldns name other", &[Action::LinkAdded, one[0]]),
                 ("ip link del other", &[one[0]; 2]),
             ];
             for (breakage, expected) in cases {

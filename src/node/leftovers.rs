@@ -32,8 +32,12 @@ pub struct Removed {
 const NODE_CACHE_LINK: &str = "nodelocaldns";
 
 /// Removes the rules that node-cache left in iptables, and returns them and what could not be removed. To be called when
-/// our own are in place. Without the programs of iptables there is nothing to look with, and that is no trouble.
+/// our own are in place. Without the programs of iptables there is nothing to look with, and that is no trouble; where
+/// nobody has a table `raw`, there is nothing to look for, and no program is started.
 pub async fn remove_node_cache_rules() -> (Vec<String>, Vec<Trouble>) {
+    if !tables::raw_exists() {
+        return (Vec::new(), Vec::new());
+    }
     let swept = chains::sweep(Whose::NodeCache).await;
     (swept.removed, swept.troubles)
 }

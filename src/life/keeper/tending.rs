@@ -9,10 +9,15 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::life::options::NodeOptions;
+use crate::node::firewall::Base;
+use crate::node::leftovers::remove_node_cache_rules;
+use crate::node::translation::endpoints;
 use crate::node::{Node, Status};
 
 /// How long a stop waits for the rules to go. nf_tables takes a millisecond; iptables may wait for its lock.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Connections made to learn which servers are behind one address.
+const TRIES: usize = 6;
 /// Upstream addresses that are looked behind.
 const MOST_ADDRESSES: usize = 8;
 
@@ -126,7 +131,7 @@ impl Tending {
 async fn tend(options: NodeOptions, mut wishes: watch::Receiver<Wish>, told: watch::Sender<State>) {
     let mut node = Node::start(options.desired.clone()).await;
     let mut behind = Behind::new(&options);
-    let mut number = 0;
+    let (mut number, mut taken_over) = (0, false);
     loop {
         told.send_replace(State { number, status: node.status().clone() });
         tokio::select! {
@@ -152,7 +157,20 @@ async fn tend(options: NodeOptions, mut wishes: watch::Receiver<Wish>, told: wat
                 behind.look_again();
             }
         }
+        if !taken_over && !node.status().intercepted.is_empty() {
+            taken_over = true;
+            take_over().await;
+        }
     }
+}
+
+/// Rules that a killed node-cache left behind would keep clients here even while nobody answers.
+async fn take_over() {
+    let (removed, troubles) = remove_node_cache_rules().await;
+    if !removed.is_empty() {
+        tracing::info!("Removed {} rules that node-cache left behind", removed.len());
+    }
+    troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
 }
 
 /// Which servers are behind the addresses that the cluster's zone is forwarded to. A Service's address is translated to
@@ -168,7 +186,8 @@ struct Behind {
 
 impl Behind {
     fn new(options: &NodeOptions) -> Behind {
-        Behind { off: options.fallback_given, cluster: Vec::new(), looking: JoinSet::new(), seen: BTreeSet::new() }
+        let off = options.fallback_given || !options.desired.addresses.iter().any(|ip| Base::is_private(*ip));
+        Behind { off, cluster: Vec::new(), looking: JoinSet::new(), seen: BTreeSet::new() }
     }
 
     fn look(&mut self, cluster: &[SocketAddr]) {
@@ -185,8 +204,7 @@ impl Behind {
         }
         self.seen.clear();
         for address in self.cluster.iter().take(MOST_ADDRESSES) {
-            let address = *address;
-            self.looking.spawn(async move { vec![address] });
+            self.looking.spawn(endpoints(*address, TRIES));
         }
     }
 

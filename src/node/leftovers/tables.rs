@@ -1,6 +1,7 @@
 //! Tables of nf_tables that were left behind. Those of an agent that lives are not: it owns one.
 
 use netlink_packet_netfilter::nftables::{NfTablesMessage, TableAttribute, TableMessage};
+use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 
 use crate::node::firewall::{Installed, installed};
 use crate::node::netfilter::{Change, Netfilter};
@@ -18,6 +19,27 @@ pub(super) fn owner() -> Result<Option<String>, Trouble> {
         let holder = holder.unwrap_or_else(|| format!("a process that is not seen from here (netlink port {owner})"));
         format!("{holder}, which owns the table inet {table}")
     }))
+}
+
+/// Whether iptables has a table `raw` of either family, which is where node-cache puts most of its rules. True where that
+/// cannot be seen.
+pub(super) fn raw_exists() -> bool {
+    let names = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let legacy = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
+    if legacy.iter().any(|path| names(path).lines().any(|name| name == "raw")) {
+        return true;
+    }
+    let Ok(mut kernel) = Netfilter::connect() else { return true };
+    [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6].into_iter().any(|family| {
+        let asked = NfTablesMessage::GetTable(TableMessage { attributes: Vec::new() });
+        let is_raw = |told: &NetfilterMessageInner| match told {
+            NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) => {
+                table.attributes.contains(&TableAttribute::Name("raw".to_owned()))
+            }
+            _ => false,
+        };
+        kernel.list(family, asked).map_or(true, |tables| tables.iter().any(is_raw))
+    })
 }
 
 /// Removes all of them, and returns which.

@@ -72,6 +72,8 @@ struct Keeper<'a> {
     probes: Probes,
     tending: Option<Tending>,
     kept: Kept,
+    /// A server that never answered was replaced already.
+    tried: bool,
     /// The node's addresses that answered and do not, and since when there are any.
     out: BTreeSet<IpAddr>,
     open_since: Option<Instant>,
@@ -105,6 +107,7 @@ impl<'a> Keeper<'a> {
             probes: Probes::default(),
             tending: None,
             kept: Kept::default(),
+            tried: false,
             out: BTreeSet::new(),
             open_since: None,
             pidfile: None,
@@ -171,13 +174,17 @@ impl<'a> Keeper<'a> {
     fn watch(&mut self) {
         self.probes.ask(clock::now());
         let (Some(child), now) = (&self.child, clock::now()) else { return };
-        let why = if child.serves {
-            self.watchdog.wedged(now).map(|address| format!("it does not answer at {address}"))
-        } else {
-            let late = now.saturating_duration_since(child.started) > START;
-            late.then(|| format!("it does not serve after {} s", START.as_secs()))
+        let late = now.saturating_duration_since(child.started) > START;
+        let why = match self.watchdog.wedged(now) {
+            Some(address) if child.serves => format!("it does not answer at {address}"),
+            None if child.serves && late && self.watchdog.is_mute() && !self.tried => {
+                // Once: if that does not help, something keeps the probes away, and the server is not to blame.
+                self.tried = true;
+                format!("it has answered nowhere in {} s", START.as_secs())
+            }
+            _ if !child.serves && late => format!("it does not serve after {} s", START.as_secs()),
+            _ => return,
         };
-        let Some(why) = why else { return };
         tracing::error!("the server is ended: {why}");
         child.signal(Signal::SIGKILL);
         self.watchdog.replaced();
@@ -187,6 +194,7 @@ impl<'a> Keeper<'a> {
     /// Takes down what a probe said, and steers clients accordingly.
     fn judge(&mut self, heard: &Probed) {
         self.watchdog.heard(heard.listen, heard.protocol(), heard.result.is_ok(), clock::now());
+        self.tried &= self.watchdog.is_mute();
         self.steer();
     }
 

@@ -59,7 +59,8 @@ impl Watchdog {
         let Some(record) = self.addresses.get_mut(&address) else { return };
         let streak = if protocol == Protocol::Udp { &mut record.udp } else { &mut record.tcp };
         if !answered {
-            *streak = Streak { answered: 0, doubted: true };
+            // One that never answered may just be coming up.
+            *streak = Streak { answered: 0, doubted: record.up || record.out.is_some() };
             if record.up {
                 record.up = false;
                 record.out = Some(now);
@@ -76,6 +77,11 @@ impl Watchdog {
     /// The addresses that answer.
     pub(super) fn up(&self) -> BTreeSet<SocketAddr> {
         self.addresses.iter().filter(|(_, record)| record.up).map(|(address, _)| *address).collect()
+    }
+
+    /// There are addresses, and none of them answers.
+    pub(super) fn is_mute(&self) -> bool {
+        !self.addresses.is_empty() && self.addresses.values().all(|record| !record.up)
     }
 
     /// An address that answered this server and has been out for long.
@@ -122,8 +128,10 @@ mod tests {
     fn after_a_failure_several_answers_are_needed() {
         for failing in [UDP, TCP] {
             let (mut watchdog, now) = watching();
+            watchdog.heard(address(), UDP, false, now);
             watchdog.heard(address(), UDP, true, now);
             watchdog.heard(address(), TCP, true, now);
+            assert!(is_up(&watchdog), "what failed before the first answer does not count");
             watchdog.heard(address(), failing, false, now);
             assert!(!is_up(&watchdog));
             watchdog.heard(address(), UDP, false, now);

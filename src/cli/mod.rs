@@ -3,20 +3,21 @@
 //! Without a subcommand the program serves. `check` takes the same flags, reads the same configuration, prints every
 //! diagnostic or `ok`, and leaves; it needs no privileges. Flags are written as Go's flag package takes them, because
 //! the command lines of existing node-cache deployments have to work: `-localip a,b`, `-conf=x`, `--x`. `cleanup` takes
-//! them too, and takes from the node what an agent or node-cache left there.
+//! them too, and takes from the node what an agent or node-cache left there. `doctor` says how DNS stands on this node, and
+//! changes nothing.
 //!
 //! For example `-conf=/etc/Corefile -localip 169.254.20.10`:
 //! 1. `arguments` rewrites it to `--conf=/etc/Corefile --localip=169.254.20.10`, or says which flag was misspelt;
 //! 2. `flags` (clap) turns that into typed values;
 //! 3. `options` decides what they mean together: which file is the template and which is written;
-//! 4. `run` or `check` hands the [`Options`] to `life`.
+//! 4. `run` or `check` hands the [`Options`] to `life`; `cleanup` and `doctor` need no more than the flags.
 //!
 //! The process that serves is a second one, started by the first with the same arguments behind the word `server` and the
 //! numbers of two descriptors. It is no command for people.
 //!
-//! Exit codes: 0 stopped as asked (or `check` found nothing), 1 could not start (or `check` found something, or
+//! Exit codes: 0 stopped as asked (or `check` and `doctor` found nothing), 1 could not start (or they found something, or
 //! `cleanup` could not remove something), 2 on a second interrupt. Messages for the operator go to standard error;
-//! standard output is for logs and for what was asked (`-h`, `-version`, `-plugins`, `check`, `cleanup`). This room never
+//! standard output is for logs and for what was asked (`-h`, `-version`, `-plugins`, and the subcommands). This room never
 //! opens a socket and is imported by nobody.
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ use crate::life::{self, options::Options};
 mod arguments;
 mod check;
 mod cleanup;
+mod doctor;
 mod flags;
 mod options;
 mod run;
@@ -43,6 +45,7 @@ enum Command {
     Serve(life::Ends, Options),
     Check(Options),
     Cleanup(cleanup::Cleanup),
+    Doctor(Box<Flags>),
     /// Text to print, nothing else to do.
     Print(String),
 }
@@ -53,6 +56,7 @@ enum Word {
     Serve(life::Ends),
     Check,
     Cleanup,
+    Doctor,
 }
 
 /// Runs the program and returns its exit code.
@@ -63,6 +67,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Serve(ends, options)) => run::serve(ends, &options),
         Ok(Command::Check(options)) => check::check(&options),
         Ok(Command::Cleanup(what)) => cleanup::cleanup(&what),
+        Ok(Command::Doctor(flags)) => doctor::doctor(&flags),
         Ok(Command::Print(text)) => {
             say(&text);
             ExitCode::SUCCESS
@@ -79,6 +84,7 @@ fn read(arguments: &[String]) -> Result<Command, String> {
         [first, ends, rest @ ..] if first == life::SERVER => (Word::Serve(ends.parse()?), rest),
         [first, rest @ ..] if first == "check" => (Word::Check, rest),
         [first, rest @ ..] if first == "cleanup" => (Word::Cleanup, rest),
+        [first, rest @ ..] if first == "doctor" => (Word::Doctor, rest),
         _ => (Word::Run, arguments),
     };
     let normalised = arguments::normalise(&Flags::command(), rest)?;
@@ -99,6 +105,7 @@ fn read(arguments: &[String]) -> Result<Command, String> {
         Word::Serve(ends) => Command::Serve(ends, options()?),
         Word::Check => Command::Check(options()?),
         Word::Cleanup => Command::Cleanup(cleanup::Cleanup::new(&flags)),
+        Word::Doctor => Command::Doctor(Box::new(flags)),
     })
 }
 

@@ -28,6 +28,7 @@
 //! is ready, it starts no server, and it never touches what belongs to others.
 
 mod desired;
+pub mod diagnosis;
 pub mod firewall;
 pub mod leftovers;
 mod links;

@@ -1,6 +1,7 @@
 //! What the kernel knows about this process, and about who sits on a port. Everything is read from `/proc`.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -31,7 +32,7 @@ pub struct Figures {
 }
 
 /// The transport a port is looked for in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PortOf {
     /// UDP sockets that are bound.
     Udp,
@@ -59,6 +60,33 @@ pub fn other_holder_of(address: SocketAddr, transport: PortOf) -> Option<String>
     name_of_first(&sockets)
 }
 
+/// A socket that others can reach, and who has it open.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// As what.
+    pub transport: PortOf,
+    /// In the words of [`holder_of`].
+    pub holder: String,
+}
+
+/// Everybody who holds `port`, on whatever address, each once per address and transport; of a crowd only a part.
+pub fn listeners(port: u16) -> Vec<Listener> {
+    /// Processes are searched once for each socket.
+    const MOST: usize = 128;
+    let mut found = BTreeSet::new();
+    for transport in [PortOf::Udp, PortOf::Tcp] {
+        let tables = tables_of(transport);
+        let bound = tables.iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| bound(line, transport));
+        for (address, socket) in bound.filter(|(address, _)| address.port() == port).take(MOST) {
+            let holder = name_of_first(&[socket]).unwrap_or_default();
+            found.insert(Listener { address, transport, holder });
+        }
+    }
+    found.into_iter().collect()
+}
+
 /// Who has the netlink socket of this protocol (`libc::NETLINK_NETFILTER`) that the kernel knows under this number;
 /// `None` where it is not seen or its owner is not.
 pub fn netlink_holder(protocol: libc::c_int, number: u32) -> Option<String> {
@@ -75,12 +103,15 @@ fn netlink_inode(table: &str, protocol: libc::c_int, number: u32) -> Option<u64>
 }
 
 fn sockets_at(address: SocketAddr, transport: PortOf) -> Vec<Socket> {
+    tables_of(transport).iter().flat_map(|text| holders(text, address, transport)).collect()
+}
+
+fn tables_of(transport: PortOf) -> [String; 2] {
     let tables = match transport {
         PortOf::Udp => ["/proc/net/udp", "/proc/net/udp6"],
         PortOf::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
     };
-    let texts = tables.map(|path| fs::read_to_string(path).unwrap_or_default());
-    texts.iter().flat_map(|text| holders(text, address, transport)).collect()
+    tables.map(|path| fs::read_to_string(path).unwrap_or_default())
 }
 
 fn name_of_first(sockets: &[Socket]) -> Option<String> {
@@ -150,16 +181,21 @@ fn holders(table: &str, address: SocketAddr, transport: PortOf) -> Vec<Socket> {
         .lines()
         .skip(1)
         .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let local = local_address(fields.get(1)?)?;
-            let listening = transport == PortOf::Udp || *fields.get(3)? == "0A";
-            let (uid, inode) = (fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?);
-            let blocks = listening && local.port() == address.port() && overlap(local.ip(), address.ip());
-            blocks.then_some((local != address, Socket { inode, uid }))
+            let (local, socket) = bound(line, transport)?;
+            let blocks = local.port() == address.port() && overlap(local.ip(), address.ip());
+            blocks.then_some((local != address, socket))
         })
         .collect();
     found.sort_by_key(|(inexact, _)| *inexact);
     found.into_iter().map(|(_, socket)| socket).collect()
+}
+
+/// A line of such a table, if its socket takes packets from anybody.
+fn bound(line: &str, transport: PortOf) -> Option<(SocketAddr, Socket)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let listening = transport == PortOf::Udp || *fields.get(3)? == "0A";
+    let (uid, inode) = (fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?);
+    listening.then_some((local_address(fields.get(1)?)?, Socket { inode, uid }))
 }
 
 fn overlap(one: IpAddr, other: IpAddr) -> bool {
@@ -257,6 +293,29 @@ mod tests {
         let tcp = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
         let port = tcp.local_addr().unwrap().port();
         assert!(holder_of(SocketAddr::from(([127, 0, 0, 1], port)), PortOf::Tcp).unwrap().ends_with(&me));
+    }
+
+    #[test]
+    fn everybody_on_a_port_is_listed_once_with_the_address() {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        let tcp = TcpListener::bind(("127.0.0.2", address.port())).unwrap();
+        let found = listeners(address.port());
+        let me = format!("(pid {})", std::process::id());
+        for (address, transport) in [(address, PortOf::Udp), (tcp.local_addr().unwrap(), PortOf::Tcp)] {
+            let mine: Vec<_> =
+                found.iter().filter(|one| (one.address, one.transport) == (address, transport)).collect();
+            assert!(mine.len() == 1 && mine[0].holder.ends_with(&me), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn the_holder_of_a_netlink_socket_is_named() {
+        let mut socket = netlink_sys::Socket::new(libc::NETLINK_NETFILTER as isize).unwrap();
+        let number = socket.bind_auto().unwrap().port_number();
+        let holder = netlink_holder(libc::NETLINK_NETFILTER, number).unwrap();
+        assert!(holder.ends_with(&format!("(pid {})", std::process::id())), "{holder}");
+        assert_eq!(netlink_holder(libc::NETLINK_ROUTE, number), None);
     }
 
     #[test]

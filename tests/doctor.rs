@@ -1,0 +1,81 @@
+//! `dnslet doctor`, as an operator sees it.
+
+use std::process::{Command, Output};
+
+use nix::sys::signal::Signal;
+
+use crate::support::Agent;
+use crate::support::address::DNS;
+use crate::support::namespace::{add_address, entered};
+
+fn doctor(arguments: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_dnslet")).arg("doctor").args(arguments).output().expect("the binary");
+    assert!(stderr.is_empty(), "{}", String::from_utf8_lossy(&stderr));
+    (status.code(), String::from_utf8(stdout).expect("text"))
+}
+
+#[track_caller]
+fn assert_has(report: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(report.contains(line), "{line} is missing in:\n{report}");
+    }
+}
+
+#[test]
+fn the_doctor_tells_what_is_there_and_what_is_missing() {
+    if !entered("doctor::the_doctor_tells_what_is_there_and_what_is_missing") {
+        return;
+    }
+    let (address, port) = ("169.254.20.10", DNS);
+    let wanted = ["-localip", address, "-dns.port", "5300", "-setupiptables=false"];
+    let (code, report) = doctor(&wanted);
+    assert_eq!(code, Some(1), "{report}");
+    assert_has(
+        &report,
+        &[
+            &format!("problem  address {address} is on no interface"),
+            &format!(
+                "problem  nobody listens on port {port} of {address} over UDP and TCP\n         -> start the agent"
+            ),
+            &format!(
+                "problem  a query to {address} fails over UDP: network unreachable and over TCP: network unreachable"
+            ),
+            "\n3 problems, ",
+        ],
+    );
+    add_address(&format!("{address}/32"));
+    let plan = Agent::plan();
+    let text = plan.block(".", &format!("whoami\n    bind {address}"));
+    let mut agent = plan.corefile(&text).start();
+    let (code, report) = doctor(&wanted);
+    assert_eq!(code, Some(0), "{report}");
+    assert_has(
+        &report,
+        &[
+            &format!("ok       address {address} is on lo"),
+            &format!("ok       port {port} of {address} is held by dnslet (pid "),
+            &format!("ok       a query to {address} is answered over UDP in "),
+            "ok       connection tracking has no entry for the addresses",
+            "\n0 problems, ",
+        ],
+    );
+    agent.signal(Signal::SIGKILL);
+    agent.wait();
+    let (code, report) = doctor(&wanted);
+    assert_eq!(code, Some(1), "{report}");
+    assert_has(&report, &[&format!("problem  nobody listens on port {port} of {address} over UDP and TCP")]);
+}
+
+#[test]
+fn the_doctor_needs_no_corefile_and_refuses_flags_that_do_not_exist() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_dnslet")).args(["doctor", "-localipp", "::1"]).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("-localipp"), "{complaint}");
+    // The address of a documentation network is on no node.
+    let (code, report) = doctor(&["-localip", "2001:db8::53"]);
+    assert_eq!(code, Some(1), "{report}");
+    assert_has(&report, &["problem  address 2001:db8::53 "]);
+}

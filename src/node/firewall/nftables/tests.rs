@@ -1,6 +1,9 @@
 mod packets;
 
+use std::env;
 use std::future::Future;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
@@ -93,6 +96,32 @@ fn the_intercept_belongs_to_its_socket_and_the_base_to_nobody() {
             drop(rules);
             assert_eq!(tables(), "table inet dnslet\n");
         });
+    });
+}
+
+#[test]
+fn the_intercept_ends_with_its_process_however_that_ends() {
+    const VICTIM: &str = "DNSLET_TEST_VICTIM";
+    if env::var_os(VICTIM).is_some() {
+        return with_all(async |_, _| {
+            println!("placed");
+            std::future::pending::<()>().await;
+        });
+    }
+    private(|| {
+        let test = "node::firewall::nftables::tests::the_intercept_ends_with_its_process_however_that_ends";
+        let mut victim = Command::new(env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(VICTIM, "yes")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().ends_with("placed")));
+        assert_eq!(tables().lines().count(), 2);
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        assert_eq!(tables(), "table inet dnslet\n");
     });
 }
 

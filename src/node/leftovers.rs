@@ -11,6 +11,7 @@ use super::links::Links;
 use super::status::Trouble;
 
 mod chains;
+mod native;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -25,15 +26,15 @@ pub struct Removed {
     /// What could not be removed.
     pub troubles: Vec<Trouble>,
     /// What was not looked for, in words.
-    pub unseen: Option<String>,
+    pub unseen: Vec<String>,
 }
 
 /// The interface of node-cache.
 const NODE_CACHE_LINK: &str = "nodelocaldns";
 
 /// Removes the rules that node-cache left in iptables, and returns them and what could not be removed. To be called when
-/// our own are in place. Without the programs of iptables there is nothing to look with, and that is no trouble; where
-/// nobody has a table `raw`, there is nothing to look for, and no program is started.
+/// our own are in place. Where iptables is the nf_tables one, its programs need not be here; where nobody has a table
+/// `raw`, there is nothing to look for, and no program is started.
 pub async fn remove_node_cache_rules() -> (Vec<String>, Vec<Trouble>) {
     if !tables::raw_exists() {
         return (Vec::new(), Vec::new());
@@ -57,9 +58,7 @@ pub async fn remove_all(link: &str, addresses: &[IpAddr]) -> Result<Removed, Str
     let swept = chains::sweep(Whose::All).await;
     removed.things.extend(swept.removed);
     removed.troubles.extend(swept.troubles);
-    if !swept.looked {
-        removed.unseen = Some("iptables was not found, so rules of iptables were not looked for".to_owned());
-    }
+    removed.unseen = swept.unseen;
     remove_links(link, addresses, &mut removed).await;
     Ok(removed)
 }

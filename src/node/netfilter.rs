@@ -91,26 +91,31 @@ impl Netfilter {
 
     /// Makes all changes or none. Errors: the kernel's for the first change that it refused.
     pub(super) fn transact(&mut self, changes: Vec<Change>) -> io::Result<()> {
-        self.batch(changes, true)
+        self.batch(NetfilterProtoFamily::Inet, changes, true)
+    }
+
+    /// As [`Netfilter::transact`], for tables of another family than `inet`.
+    pub(super) fn transact_in(&mut self, family: NetfilterProtoFamily, changes: Vec<Change>) -> io::Result<()> {
+        self.batch(family, changes, true)
     }
 
     /// Asks whether the kernel would make these changes; it makes none. Errors: as in [`Netfilter::transact`].
     pub(super) fn rehearse(&mut self, changes: Vec<Change>) -> io::Result<()> {
         // A batch that does not say where it ends is looked at and dropped.
-        self.batch(changes, false)
+        self.batch(NetfilterProtoFamily::Inet, changes, false)
     }
 
-    fn batch(&mut self, changes: Vec<Change>, commit: bool) -> io::Result<()> {
+    fn batch(&mut self, family: NetfilterProtoFamily, changes: Vec<Change>, commit: bool) -> io::Result<()> {
         let subsystem = u16::from(u8::from(NetfilterSubsystem::NfTables));
         let bounds = || NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, subsystem);
-        let family = |message| NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), message);
+        let of_family = |message| NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
         let first = self.next_sequence();
         let mut bytes = encode(NetfilterMessage::new(bounds(), ControlMessage::BatchBegin), NLM_F_REQUEST, first);
         let last = changes.len();
         for (at, change) in changes.into_iter().enumerate() {
             let acknowledge = if at + 1 == last { NLM_F_ACK } else { 0 };
             let sequence = self.next_sequence();
-            bytes.extend(encode(family(change.message), NLM_F_REQUEST | change.flags | acknowledge, sequence));
+            bytes.extend(encode(of_family(change.message), NLM_F_REQUEST | change.flags | acknowledge, sequence));
         }
         let final_change = self.sequence;
         if commit {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
+use super::native;
 use crate::node::firewall::iptables::{Failure, Family, LOCK_WAIT, PREFIX, Saved, Table, Tools, words};
 use crate::node::status::{Kind, Trouble};
 
@@ -22,8 +23,8 @@ pub(super) struct Swept {
     pub(super) removed: Vec<String>,
     /// What could not be removed.
     pub(super) troubles: Vec<Trouble>,
-    /// Whether there was any program to look with.
-    pub(super) looked: bool,
+    /// Where there was no program to look with, in words.
+    pub(super) unseen: Vec<String>,
 }
 
 /// One way into the tables.
@@ -35,8 +36,8 @@ struct Way {
 }
 
 /// The comments of node-cache's rules.
-const NODE_CACHE: [&str; 2] =
-    ["--comment \"NodeLocal DNS Cache: skip conntrack\"", "--comment \"NodeLocal DNS Cache: allow DNS traffic\""];
+pub(super) const NODE_CACHE: [&str; 2] =
+    ["NodeLocal DNS Cache: skip conntrack", "NodeLocal DNS Cache: allow DNS traffic"];
 
 /// The chains those rules are in.
 const BUILT_IN: [&str; 3] = ["PREROUTING", "INPUT", "OUTPUT"];
@@ -44,43 +45,90 @@ const BUILT_IN: [&str; 3] = ["PREROUTING", "INPUT", "OUTPUT"];
 /// How often a table is tried: it may change between look and change.
 const ATTEMPTS: usize = 3;
 
-/// Removes the rules from the tables of both families, of every variant of iptables that is here.
+/// Removes the rules from the tables of both families, of every variant of iptables. The families are worked on side by
+/// side: a lock that somebody holds is waited for once.
 pub(super) async fn sweep(whose: Whose) -> Swept {
-    let mut swept = Swept::default();
-    for way in ways().await {
-        swept.looked = true;
-        match way.sweep(whose).await {
-            Ok(removed) => swept.removed.extend(removed),
-            Err(failure) => swept.troubles.push(way.trouble(&failure)),
-        }
-    }
+    let (mut swept, v6) = tokio::join!(sweep_family(Family::V4, whose), sweep_family(Family::V6, whose));
+    swept.removed.extend(v6.removed);
+    swept.troubles.extend(v6.troubles);
+    swept.unseen.extend(v6.unseen);
     swept
 }
 
-/// Both variants, or the one that has no other name.
-async fn ways() -> Vec<Way> {
-    let mut ways = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        let both = ["-nft", "-legacy"].map(|variant| (variant, Tools::find(family, variant)));
-        let complete = both.iter().all(|(_, tools)| tools.is_ok());
-        let plain = (!complete).then(|| ("", Tools::find(family, "")));
-        for (variant, tools) in both.into_iter().chain(plain) {
-            let Ok(tools) = tools else { continue };
-            // Versions before 1.8 know one variant and do not name it.
-            let legacy = tools.version().await.is_ok_and(|version| !version.contains("nf_tables"));
-            ways.push(Way { tools, name: format!("{}{variant}", family.word()), legacy });
+async fn sweep_family(family: Family, whose: Whose) -> Swept {
+    let mut swept = Swept::default();
+    let ways = ways(family).await;
+    for way in &ways {
+        if let Err(failure) = way.sweep(whose, &mut swept.removed).await {
+            swept.troubles.push(trouble(&way.name, &words(&failure), failure == Failure::Locked));
         }
+    }
+    without_tools(family, &ways, &mut swept);
+    swept
+}
+
+/// What can be done and said about the variants that no program is here for.
+fn without_tools(family: Family, ways: &[Way], swept: &mut Swept) {
+    if !ways.iter().any(|way| !way.legacy) {
+        if let Err(error) = native::sweep(family, &mut swept.removed) {
+            swept.troubles.push(trouble(&format!("{}-nft", family.word()), &error.to_string(), false));
+        }
+        if ways.is_empty() {
+            swept
+                .unseen
+                .push(format!("{} was not found, so rules of ours in its tables were not looked for", family.word()));
+        }
+    }
+    if !ways.iter().any(|way| way.legacy) && Table::ALL.iter().any(|table| legacy_has(family, *table) == Some(true)) {
+        let name = format!("{}-legacy", family.word());
+        swept.unseen.push(format!("tables of {name} are in use, but it was not found, so they were not looked at"));
+    }
+}
+
+/// Both variants, or the one that has no other name.
+async fn ways(family: Family) -> Vec<Way> {
+    let mut ways = Vec::new();
+    let both = ["-nft", "-legacy"].map(|variant| (variant, Tools::find(family, variant)));
+    let complete = both.iter().all(|(_, tools)| tools.is_ok());
+    let plain = (!complete).then(|| ("", Tools::find(family, "")));
+    for (variant, tools) in both.into_iter().chain(plain) {
+        let Ok(tools) = tools else { continue };
+        // Versions before 1.8 know one variant and do not name it.
+        let legacy = tools.version().await.is_ok_and(|version| !version.contains("nf_tables"));
+        ways.push(Way { tools, name: format!("{}{variant}", family.word()), legacy });
     }
     ways
 }
 
+/// Whether the kernel has loaded a table of legacy iptables; `None` where it does not say.
+fn legacy_has(family: Family, table: Table) -> Option<bool> {
+    let list = match family {
+        Family::V4 => "/proc/net/ip_tables_names",
+        Family::V6 => "/proc/net/ip6_tables_names",
+    };
+    match fs::read_to_string(list) {
+        Ok(names) => Some(names.lines().any(|name| name == table.word())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(false),
+        Err(_) => None,
+    }
+}
+
+fn trouble(name: &str, why: &str, locked: bool) -> Trouble {
+    let kind = if locked { Kind::IptablesLock } else { Kind::Iptables };
+    let text = format!(
+        "rules of {name} could not be looked through or removed: {why}; if node-cache left rules, clients get no answer \
+         while nothing listens at their addresses; try `dnslet cleanup` again"
+    );
+    Trouble { kind, text }
+}
+
 impl Way {
-    async fn sweep(&self, whose: Whose) -> Result<Vec<String>, Failure> {
+    /// Adds what it removed to the list, also if it fails later.
+    async fn sweep(&self, whose: Whose, removed: &mut Vec<String>) -> Result<(), Failure> {
         let tables: &[Table] = match whose {
             Whose::NodeCache => &[Table::Raw, Table::Filter],
             Whose::All => &Table::ALL,
         };
-        let mut removed = Vec::new();
         for table in tables.iter().filter(|table| self.has(**table)) {
             let mut attempt = 1;
             loop {
@@ -90,7 +138,7 @@ impl Way {
                 }
             }
         }
-        Ok(removed)
+        Ok(())
     }
 
     async fn sweep_table(&self, table: Table, whose: Whose) -> Result<Vec<String>, Failure> {
@@ -116,34 +164,13 @@ impl Way {
 
     /// A look with legacy iptables loads its tables into the kernel; where they are not, nothing can be in them.
     fn has(&self, table: Table) -> bool {
-        let list = match self.tools.family {
-            Family::V4 => "/proc/net/ip_tables_names",
-            Family::V6 => "/proc/net/ip6_tables_names",
-        };
-        match fs::read_to_string(list) {
-            _ if !self.legacy => true,
-            Ok(names) => names.lines().any(|name| name == table.word()),
-            Err(error) => error.kind() != ErrorKind::NotFound,
-        }
-    }
-
-    fn trouble(&self, failure: &Failure) -> Trouble {
-        let kind = match failure {
-            Failure::Locked => Kind::IptablesLock,
-            Failure::Slow | Failure::Refused(_) => Kind::Iptables,
-        };
-        let text = format!(
-            "rules of {} could not be looked through or removed: {}; if node-cache left rules, clients get no answer while \
-             nothing listens at their addresses; try `dnslet cleanup` again",
-            self.name,
-            words(failure)
-        );
-        Trouble { kind, text }
+        !self.legacy || legacy_has(self.tools.family, table) != Some(false)
     }
 }
 
 /// Whether a line of `iptables-save` is a rule that node-cache placed.
 fn is_node_cache(line: &str) -> bool {
     let chain = line.strip_prefix("-A ").and_then(|rule| rule.split(' ').next());
-    chain.is_some_and(|chain| BUILT_IN.contains(&chain)) && NODE_CACHE.iter().any(|comment| line.contains(comment))
+    let is_commented = |text: &&str| line.contains(&format!("--comment \"{text}\""));
+    chain.is_some_and(|chain| BUILT_IN.contains(&chain)) && NODE_CACHE.iter().any(is_commented)
 }

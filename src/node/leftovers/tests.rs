@@ -159,3 +159,27 @@ fn a_held_lock_is_a_trouble_and_the_rest_goes() {
         });
     });
 }
+
+#[test]
+fn without_the_programs_of_iptables_the_rules_in_nf_tables_go_and_the_others_are_mentioned() {
+    private(|| {
+        block_on(async {
+            place_foreign("-nft");
+            let without = saved("-nft");
+            VARIANTS.iter().for_each(|variant| place_node_cache(variant));
+            run("mount -t tmpfs tmpfs /usr/sbin");
+            let removed = remove_all(NODE_CACHE_LINK, &[]).await.expect("no agent runs");
+            assert_eq!(remove_node_cache_rules().await, (Vec::new(), Vec::new()));
+            run("umount /usr/sbin");
+            assert_eq!((removed.things.len(), removed.troubles), (3 * 12, Vec::new()), "{:#?}", removed.things);
+            assert!(removed.things[0].starts_with("node-cache's rule "), "{:#?}", removed.things);
+            let unseen = removed.unseen.join("; ");
+            assert!(
+                unseen.contains("iptables was not found") && unseen.contains("tables of ip6tables-legacy"),
+                "{unseen}"
+            );
+            assert_eq!(saved("-nft"), without);
+            assert_eq!(remove_node_cache_rules().await.0.len(), 3 * 12, "those of legacy iptables are still there");
+        });
+    });
+}

@@ -149,7 +149,8 @@ fn a_trouble_is_told_once_until_it_is_gone() {
         block_on(async {
             run("ip link add nodelocaldns type bridge");
             let (mut node, first) = logged(Node::start(desired(&["169.254.20.10"]))).await;
-            assert!(first.contains("[ERROR] the interface nodelocaldns is a bridge"), "{first}");
+            let told = first.lines().find(|line| line.starts_with("[ERROR] the interface nodelocaldns is a bridge"));
+            let told = told.unwrap_or_else(|| panic!("{first}"));
             let ((), second) = logged(node.reconcile()).await;
             assert_eq!(second, "");
             assert_eq!(node.status().troubles[&Kind::InterfaceAdd], 2);
@@ -164,7 +165,7 @@ fn a_trouble_is_told_once_until_it_is_gone() {
             };
             run("ip link set br0 name nodelocaldns");
             let ((), third) = logged(node.reconcile()).await;
-            assert_eq!(third, first, "what comes again is news");
+            assert_eq!(third.trim_end(), told, "what comes again is news");
         });
     });
 }

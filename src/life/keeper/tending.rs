@@ -159,7 +159,8 @@ async fn tend(options: NodeOptions, mut wishes: watch::Receiver<Wish>, told: wat
         }
         if !taken_over && !node.status().intercepted.is_empty() {
             taken_over = true;
-            take_over().await;
+            // By itself: it may start programs that wait for a lock.
+            tokio::spawn(take_over());
         }
     }
 }

@@ -53,6 +53,11 @@ impl Holdings {
         Ok(held)
     }
 
+    /// Whether the address is held for this.
+    pub(super) fn holds(&self, address: SocketAddr, purpose: Use) -> bool {
+        self.held.contains_key(&(address, purpose))
+    }
+
     /// Lets go of these addresses.
     pub(super) fn release(&mut self, addresses: &[SocketAddr]) {
         self.held.retain(|(address, _), _| !addresses.contains(address));

@@ -48,7 +48,9 @@ impl Keeper<'_> {
 
     fn grant(&mut self, address: SocketAddr, purpose: Use, workers: usize) -> io::Result<()> {
         let Some(child) = &self.child else { return Ok(()) };
-        let sharer = if purpose == Use::Dns { sharer(address) } else { None };
+        // Asked once: the search reads every socket of the machine, and the next server is waited for by queries.
+        let is_first = purpose == Use::Dns && !self.holdings.holds(address, purpose);
+        let sharer = if is_first { sharer(address) } else { None };
         match self.holdings.claim(address, purpose, workers) {
             Ok(held) => {
                 let granted = child.requests.grant(held.absent, sharer.as_deref(), &held.descriptors());

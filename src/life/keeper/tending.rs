@@ -14,8 +14,11 @@ use crate::node::leftovers::remove_node_cache_rules;
 use crate::node::translation::endpoints;
 use crate::node::{Node, Status};
 
-/// How long a stop waits for the rules to go. nf_tables takes a millisecond; iptables may wait for its lock.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a stop waits for the rules to go. nf_tables takes a millisecond; iptables may wait for its lock, and a stop
+/// does not.
+const WITHDRAWAL: Duration = Duration::from_secs(1);
+/// How long it waits for the rest, which with iptables is several programs.
+const TEARDOWN: Duration = Duration::from_secs(2);
 /// Connections made to learn which servers are behind one address.
 const TRIES: usize = 6;
 /// Upstream addresses that are looked behind.
@@ -98,7 +101,7 @@ impl Tending {
     /// Takes the rules away that bring clients here, and waits until that is done.
     pub(super) async fn withdraw(&mut self) {
         self.wish(|wish| wish.ready.clear());
-        self.fulfilled().await;
+        self.fulfilled(WITHDRAWAL).await;
     }
 
     /// Leaves the node as it is to be found.
@@ -107,7 +110,7 @@ impl Tending {
             wish.ready.clear();
             wish.end = true;
         });
-        self.fulfilled().await;
+        self.fulfilled(TEARDOWN).await;
     }
 
     fn wish(&mut self, change: impl FnOnce(&mut Wish)) {
@@ -117,10 +120,10 @@ impl Tending {
         });
     }
 
-    async fn fulfilled(&mut self) {
+    async fn fulfilled(&mut self, patience: Duration) {
         let number = self.wishes.borrow().number;
         let done = self.state.wait_for(|state| state.number >= number);
-        if timeout(PATIENCE, done).await.is_err() {
+        if timeout(patience, done).await.is_err() {
             tracing::error!(
                 "the node's rules and addresses could not be looked after in time; `dnslet cleanup` does it"
             );

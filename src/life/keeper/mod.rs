@@ -32,6 +32,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
+use crate::node::{Action, Status};
 use crate::observe::Registry;
 use crate::observe::log::{self, Log};
 use crate::sys::clock;
@@ -135,7 +136,7 @@ impl<'a> Keeper<'a> {
                 },
                 () = sleep_until(self.next.into()), if self.child.is_none() => self.start_server(),
                 heard = self.probes.heard() => self.judge(&heard),
-                status = tended(&mut self.tending) => self.kept.node = Some(status),
+                status = tended(&mut self.tending) => self.note(status),
                 _ = probe.tick() => self.watch(),
                 _ = news.tick() => self.tell(),
             }
@@ -189,6 +190,17 @@ impl<'a> Keeper<'a> {
         child.signal(Signal::SIGKILL);
         self.watchdog.replaced();
         self.kept.wedged += 1;
+    }
+
+    /// Takes down what the node looks like. Addresses that were just placed are asked at once, if they have been silent.
+    fn note(&mut self, status: Status) {
+        let count = |status: &Status, action| status.actions.get(&action).copied().unwrap_or_default();
+        let placed = |status: &Status| [Action::LinkUp, Action::AddressAdded].map(|action| count(status, action));
+        let changed = self.kept.node.as_ref().map(placed).unwrap_or_default() != placed(&status);
+        if changed && !self.probes.are_all_in(&self.watchdog.up()) {
+            self.probes.again(clock::now());
+        }
+        self.kept.node = Some(status);
     }
 
     /// Takes down what a probe said, and steers clients accordingly.
@@ -252,7 +264,7 @@ async fn next(child: &mut Option<Child>) -> Event {
     }
 }
 
-async fn tended(tending: &mut Option<Tending>) -> crate::node::Status {
+async fn tended(tending: &mut Option<Tending>) -> Status {
     match tending {
         Some(tending) => tending.news().await,
         None => std::future::pending().await,

@@ -38,6 +38,18 @@ impl Probes {
         self.ask(now);
     }
 
+    /// Whether every socket that is asked is among these.
+    pub(super) fn are_all_in(&self, up: &BTreeSet<SocketAddr>) -> bool {
+        self.addresses.is_subset(up)
+    }
+
+    /// Asks all sockets anew: what is under way may have been sent while the addresses were on no interface.
+    pub(super) fn again(&mut self, now: Instant) {
+        self.under_way.abort_all();
+        self.tcp_due = None;
+        self.ask(now);
+    }
+
     /// Asks every socket over UDP, and over TCP when it is time.
     pub(super) fn ask(&mut self, now: Instant) {
         let with_tcp = self.tcp_due.is_none_or(|due| due <= now);

@@ -27,6 +27,8 @@ pub struct Dropped {
 pub enum Stayed {
     /// It has no CAP_SETUID and CAP_SETGID.
     Forbidden,
+    /// It has no CAP_KILL, so its parent has none either and could not end a child of another user, even by dying.
+    OutOfReach,
     /// The user or the group has no number in this user namespace.
     Unmapped,
 }
@@ -36,8 +38,8 @@ pub enum Stayed {
 ///
 /// `user` is a uid and a gid to change to, as [`user`] reads them. Where the process may not change, it stays and the
 /// rest is done all the same. `parent` is the process that started this one: the kernel kills this one (SIGKILL) when
-/// the thread that started it dies. The kernel asks whether the dying parent may signal its child, so a parent of
-/// another user without CAP_KILL leaves it alive, and the child has to watch a channel to it as well.
+/// the thread that started it dies. The kernel asks whether the dying parent may signal its child, and a parent of another
+/// user may not without CAP_KILL: a process that was started without it stays who it is.
 ///
 /// A process that changed its user is not dumpable: nobody but root with CAP_SYS_PTRACE reads its memory, traces it or
 /// lists its descriptors in /proc. It stays so; what this crate reads about its own process stays readable.
@@ -101,6 +103,9 @@ fn change_to((uid, gid): (u32, u32)) -> Result<(), Stayed> {
     if (Uid::effective(), Gid::effective()) == (uid, gid) && !Uid::effective().is_root() {
         return Ok(());
     }
+    if !has_kill() {
+        return Err(Stayed::OutOfReach);
+    }
     let before = getresgid().map_err(why)?;
     setgroups(&[]).map_err(why)?;
     setresgid(gid, gid, gid).map_err(why)?;
@@ -136,15 +141,26 @@ fn clear_ambient_set() -> io::Result<()> {
     }
 }
 
+/// `_LINUX_CAPABILITY_VERSION_3` of this thread: each set has two words.
+const CAPABILITIES: [u32; 2] = [0x2008_0522, 0];
+
+/// Whether CAP_KILL is in the effective set.
+fn has_kill() -> bool {
+    /// The number of CAP_KILL.
+    const KILL: u32 = 5;
+    // Effective, permitted, inheritable; the low words first.
+    let mut sets = [[0u32; 3]; 2];
+    // SAFETY: the header has the layout of its version, and the sets are as many words as that version writes. The kernel
+    // writes to a header of an unknown version only, and this one is known since 2.6.26.
+    let result = unsafe { libc::syscall(libc::SYS_capget, CAPABILITIES.as_ptr(), sets.as_mut_ptr()) };
+    result == 0 && sets[0][0] >> KILL & 1 == 1
+}
+
 /// Empties the effective, permitted and inheritable sets. The C library has no call for it.
 fn clear_capabilities() -> io::Result<()> {
-    /// `_LINUX_CAPABILITY_VERSION_3`: two words of each set.
-    const VERSION: u32 = 0x2008_0522;
-    let header: [u32; 2] = [VERSION, 0];
     let none = [[0u32; 3]; 2];
-    // SAFETY: the header (version, this thread) and the sets have the layout that this version of the call reads, and
-    // outlive it; with a known version the kernel writes to neither.
-    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    // SAFETY: as above, but that the sets are read.
+    let result = unsafe { libc::syscall(libc::SYS_capset, CAPABILITIES.as_ptr(), none.as_ptr()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -171,6 +187,7 @@ impl fmt::Display for Stayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Stayed::Forbidden => "to change it takes CAP_SETUID and CAP_SETGID",
+            Stayed::OutOfReach => "its parent has no CAP_KILL, and could not end it then",
             Stayed::Unmapped => "this user namespace has no such user or group",
         })
     }

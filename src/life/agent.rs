@@ -71,7 +71,7 @@ pub fn serve(ends: Ends, options: &Options) -> Result<u8> {
     let keeper = Keeper::adopt(ends.requests).context("the line to the keeper")?;
     let news = sys::channel::adopt(ends.news).context("the line to the keeper")?;
     nix::sys::prctl::set_name(c"dnslet").context("cannot set the name of the process")?;
-    privileges::drop(Some(options.user), ends.parent).context("cannot give up privileges")?;
+    let dropped = privileges::drop(Some(options.user), ends.parent).context("cannot give up privileges")?;
     let confined = seccomp::confine().context("cannot give up system calls")?;
     let registry = Registry::new(options.workers);
     registry.gauge(&counters::BUILD_INFO, &BUILD).set(1.0);
@@ -82,6 +82,9 @@ pub fn serve(ends: Ends, options: &Options) -> Result<u8> {
     let code = runtime.block_on(async {
         let (loops, loops_found) = mpsc::channel(16);
         let mut signals = Signals::new()?;
+        if dropped.ids.0 == 0 && options.user.0 != 0 {
+            tracing::info!("The server runs as {dropped}");
+        }
         if let Confined::Unsupported(why) = confined {
             tracing::warn!("the server may use every system call: {why}");
         }

@@ -2,14 +2,13 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{CLUSTER_DNS, CLUSTER_DNS_V6, LINK_LOCAL, LINK_LOCAL_V6, SERVICE};
+use super::{CLUSTER_DNS, CLUSTER_DNS_V6, LINK_LOCAL, LINK_LOCAL_V6, SERVICE, run};
 
 pub struct Agent {
     keeper: Child,
@@ -37,9 +36,13 @@ impl Install {
             .stdin(Stdio::null())
             .stdout(log())
             .stderr(log())
-            .process_group(0)
             .spawn();
         Agent { keeper: keeper.unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display())) }
+    }
+
+    /// Removes what the agent leaves on the node, and returns what it prints about that.
+    pub fn clean_up(&self) -> io::Result<String> {
+        run(&self.program.to_string_lossy(), &["cleanup"], "")
     }
 
     /// Everything the agent has said.
@@ -66,21 +69,27 @@ impl Agent {
         Err(io::ErrorKind::NotFound.into())
     }
 
-    /// SIGKILL for the keeper, as the kernel's memory killer would send it; returns once it is gone.
-    pub fn kill(mut self) -> io::Result<()> {
+    /// SIGKILL for the keeper, as the kernel sends it when memory runs out; returns once it is gone.
+    pub fn kill(&mut self) -> io::Result<()> {
         self.keeper.kill()?;
         self.keeper.wait().map(drop)
     }
 
-    /// SIGTERM, as a kubelet would send it.
-    pub fn stop(mut self) -> io::Result<ExitStatus> {
+    /// SIGTERM, as a kubelet sends it; returns once it is gone.
+    pub fn stop(&mut self) -> io::Result<ExitStatus> {
         kill(Pid::from_raw(self.keeper.id().try_into().expect("a process number")), Signal::SIGTERM)?;
         self.keeper.wait()
     }
 
-    /// Whether it runs, and if not, how it ended.
+    /// How it ended, if it did.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.keeper.try_wait()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill().unwrap_or_default();
     }
 }
 

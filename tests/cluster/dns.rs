@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::host::Host;
 
@@ -17,8 +18,9 @@ pub struct ClusterDns {
 }
 
 impl ClusterDns {
-    /// Serves on port 53 of these addresses of the host until the process ends.
-    pub fn start(host: &Host, addresses: &[IpAddr]) -> ClusterDns {
+    /// Serves on port 53 of these addresses of the host until the process ends. Each answer takes `distance`, as if
+    /// there was a network in between.
+    pub fn start(host: &Host, addresses: &[IpAddr], distance: Duration) -> ClusterDns {
         let queries = Arc::new(AtomicUsize::new(0));
         for &address in addresses {
             let server = SocketAddr::new(address, 53);
@@ -26,8 +28,8 @@ impl ClusterDns {
             let (udp, tcp) = host.run(sockets);
             let (udp, tcp) = (udp.expect("port 53 over UDP"), tcp.expect("port 53 over TCP"));
             let (for_udp, for_tcp) = (Arc::clone(&queries), Arc::clone(&queries));
-            thread::spawn(move || datagrams(&udp, &for_udp));
-            thread::spawn(move || streams(&tcp, &for_tcp));
+            thread::spawn(move || datagrams(&udp, &for_udp, distance));
+            thread::spawn(move || streams(&tcp, &for_tcp, distance));
         }
         ClusterDns { queries }
     }
@@ -38,27 +40,28 @@ impl ClusterDns {
     }
 }
 
-fn datagrams(socket: &UdpSocket, queries: &AtomicUsize) {
+fn datagrams(socket: &UdpSocket, queries: &AtomicUsize, distance: Duration) {
     let mut buffer = [0; 1500];
     loop {
         // An error here is an ICMP message about an earlier reply: a client that left.
         let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
         if let Some(reply) = answer(&buffer[..length]) {
             queries.fetch_add(1, Ordering::SeqCst);
+            pass(distance);
             drop(socket.send_to(&reply, client));
         }
     }
 }
 
-fn streams(listener: &TcpListener, queries: &Arc<AtomicUsize>) {
+fn streams(listener: &TcpListener, queries: &Arc<AtomicUsize>, distance: Duration) {
     for stream in listener.incoming().flatten() {
         let queries = Arc::clone(queries);
-        thread::spawn(move || stream_of_queries(stream, &queries));
+        thread::spawn(move || stream_of_queries(stream, &queries, distance));
     }
 }
 
 /// Ends with `None` when the client hangs up.
-fn stream_of_queries(mut stream: TcpStream, queries: &AtomicUsize) -> Option<()> {
+fn stream_of_queries(mut stream: TcpStream, queries: &AtomicUsize, distance: Duration) -> Option<()> {
     loop {
         let mut length = [0; 2];
         stream.read_exact(&mut length).ok()?;
@@ -66,8 +69,16 @@ fn stream_of_queries(mut stream: TcpStream, queries: &AtomicUsize) -> Option<()>
         stream.read_exact(&mut query).ok()?;
         let reply = answer(&query)?;
         queries.fetch_add(1, Ordering::SeqCst);
+        pass(distance);
         let length = u16::try_from(reply.len()).ok()?;
         stream.write_all(&[&length.to_be_bytes()[..], &reply].concat()).ok()?;
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a distance is nothing but time")]
+fn pass(distance: Duration) {
+    if !distance.is_zero() {
+        thread::sleep(distance);
     }
 }
 

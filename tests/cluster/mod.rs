@@ -11,14 +11,16 @@
 //! It takes root, or a user namespace of one's own, and the programs `ip` and `nft`.
 
 pub mod agent;
-pub mod conntrack;
 pub mod dns;
 pub mod host;
 pub mod lookup;
+pub mod netfilter;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use dns::ClusterDns;
 use host::Host;
@@ -38,6 +40,9 @@ pub const CLUSTER_DNS_V6: [Ipv6Addr; 2] =
 /// Every address a client may ask.
 pub const ASKED: [IpAddr; 3] = [IpAddr::V4(LINK_LOCAL), IpAddr::V6(LINK_LOCAL_V6), IpAddr::V4(SERVICE)];
 
+/// A name inside the cluster.
+pub const NAME: &str = "web.shop.svc.cluster.local";
+
 pub struct Cluster {
     pub pods: [Host; 2],
     pub dns: ClusterDns,
@@ -46,8 +51,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Builds it around the namespace of this process.
-    pub fn build() -> io::Result<Cluster> {
+    /// Builds it around the namespace of this process, with the cluster's DNS this far away.
+    pub fn build(distance: Duration) -> io::Result<Cluster> {
         run("ip", &["link", "set", "lo", "up"], "")?;
         for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             std::fs::write(format!("/proc/sys/net/{family}"), "1")?;
@@ -65,16 +70,56 @@ impl Cluster {
         }
         let servers: Vec<IpAddr> =
             CLUSTER_DNS.map(IpAddr::from).into_iter().chain(CLUSTER_DNS_V6.map(IpAddr::from)).collect();
-        let dns = ClusterDns::start(&other_node, &servers);
-        run("nft", &["-f", "-"], &kube_proxy())?;
-        Ok(Cluster { pods, dns, _other_node: other_node })
+        let dns = ClusterDns::start(&other_node, &servers, distance);
+        let cluster = Cluster { pods, dns, _other_node: other_node };
+        cluster.translate_service()?;
+        Ok(cluster)
     }
 
-    /// Asks from the first pod.
-    pub fn ask_from_pod(&self, server: IpAddr, name: &str, transport: Transport) -> io::Result<Who> {
-        let name = name.to_owned();
-        self.pods[0].run(move || lookup::ask(server, &name, transport))
+    /// Places the rules that stand for kube-proxy's.
+    pub fn translate_service(&self) -> io::Result<()> {
+        run("nft", &["-f", "-"], &kube_proxy()).map(drop)
     }
+
+    /// What a client sees who asks the address.
+    pub fn ask(&self, client: Client, server: IpAddr, transport: Transport) -> io::Result<Who> {
+        match client {
+            Client::Pod(number) => self.pods[number].run(move || lookup::ask(server, NAME, transport)),
+            Client::Node => lookup::ask(server, NAME, transport),
+        }
+    }
+
+    /// Who answers at the address: both pods and the node ask, over UDP and over TCP. An error if anything goes
+    /// unanswered.
+    pub fn who_answers(&self, server: IpAddr) -> io::Result<BTreeSet<Who>> {
+        let mut heard = BTreeSet::new();
+        for client in [Client::Pod(0), Client::Pod(1), Client::Node] {
+            for transport in [Transport::Udp, Transport::Tcp] {
+                let unanswered =
+                    |error| io::Error::other(format!("{client:?} asks {server} over {transport:?}: {error}"));
+                heard.insert(self.ask(client, server, transport).map_err(unanswered)?);
+            }
+        }
+        Ok(heard)
+    }
+
+    /// Whether it is always this one who answers, at every address. An error if anything goes unanswered.
+    pub fn answered_by(&self, wanted: Who) -> io::Result<bool> {
+        for server in ASKED {
+            if self.who_answers(server)? != BTreeSet::from([wanted]) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Where a question comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Client {
+    Pod(usize),
+    /// A process in the node's own namespace.
+    Node,
 }
 
 /// Joins the host to the node by a veth pair, with a default route.

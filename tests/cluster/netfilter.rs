@@ -1,16 +1,18 @@
-//! The connection tracking table of this namespace, read and emptied over netlink (linux/netfilter/nfnetlink_conntrack.h).
+//! What this namespace's packet filter holds, asked over netlink: tracked flows (linux/netfilter/nfnetlink_conntrack.h)
+//! and tables of rules (linux/netfilter/nf_tables.h).
 
 use std::io;
 use std::net::IpAddr;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-/// `NFNL_SUBSYS_CTNETLINK << 8`: the high octet of every message's type.
-const CONNTRACK: u16 = 1 << 8;
-const GET: u16 = CONNTRACK | 1;
-const DELETE: u16 = CONNTRACK | 2;
+/// Message types; the high octet is the subsystem.
+const CONNTRACK_GET: u16 = 1 << 8 | 1;
+const CONNTRACK_DELETE: u16 = 1 << 8 | 2;
+const TABLES_GET: u16 = 10 << 8 | 1;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
+
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
@@ -23,19 +25,32 @@ const TARGET_V4: u16 = 2;
 const TARGET_V6: u16 = 4;
 const TARGET_PORT: u16 = 3;
 
+/// Attribute of a table.
+const TABLE_NAME: u16 = 1;
+
 /// Where the first packet of each tracked DNS flow was sent to.
 pub fn dns_flows() -> io::Result<Vec<IpAddr>> {
     let mut flows = Vec::new();
-    request(GET, REQUEST | DUMP, |flow| flows.extend(target(flow)))?;
+    request(CONNTRACK_GET, REQUEST | DUMP, |flow| flows.extend(target(flow)))?;
     Ok(flows)
 }
 
 /// Forgets every flow.
-pub fn flush() -> io::Result<()> {
-    request(DELETE, REQUEST | ACK, |_| ())
+pub fn forget_flows() -> io::Result<()> {
+    request(CONNTRACK_DELETE, REQUEST | ACK, |_| ())
 }
 
-/// Sends one request and hands the attributes of each flow that comes back to `each`.
+/// The names of all tables of rules, of whatever family.
+pub fn tables() -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    request(TABLES_GET, REQUEST | DUMP, |table| {
+        let name = attribute(table, TABLE_NAME).map(|name| name.strip_suffix(&[0]).unwrap_or(name));
+        names.extend(name.map(|name| String::from_utf8_lossy(name).into_owned()));
+    })?;
+    Ok(names)
+}
+
+/// Sends one request and hands `each` the attributes of every object that comes back.
 fn request(kind: u16, flags: u16, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;

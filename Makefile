@@ -1,8 +1,11 @@
 # What there is to type. `make run` and `make test` are all a newcomer needs; Rust and a C compiler are all they ask for
 # (the peers that tests talk to are installed by .ci/deps as root, and named otherwise).
-.PHONY: run check test test-vm bench fuzz deny advisories
+.PHONY: run demo check test test-vm bench fuzz deny advisories
 
 run: ; cargo run
+
+# A node, pods and a cluster's DNS in private namespaces, with and without dnslet; needs no root.
+demo: ; .ci/deps demo && cargo build --bin dnslet --example demo && cargo run --quiet --example demo
 
 test: ; .ci/deps test && cargo test && $(MAKE) test-vm
 

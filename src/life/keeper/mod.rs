@@ -173,7 +173,9 @@ impl<'a> Keeper<'a> {
 
     /// Starts probes, and ends a server that is of no use.
     fn watch(&mut self) {
-        self.probes.ask(clock::now());
+        if self.may_probe() {
+            self.probes.ask(clock::now());
+        }
         let (Some(child), now) = (&self.child, clock::now()) else { return };
         let late = now.saturating_duration_since(child.started) > START;
         let why = match self.watchdog.wedged(now) {
@@ -192,11 +194,17 @@ impl<'a> Keeper<'a> {
         self.kept.wedged += 1;
     }
 
+    /// A probe of a Service address that leaves before the node's rules let it reach our sockets is answered by the
+    /// cluster's DNS, and says nothing.
+    fn may_probe(&self) -> bool {
+        self.tending.is_none() || self.kept.node.is_some()
+    }
+
     /// Takes down what the node looks like. Addresses that were just placed are asked at once, if they have been silent.
     fn note(&mut self, status: Status) {
         let count = |status: &Status, action| status.actions.get(&action).copied().unwrap_or_default();
         let placed = |status: &Status| [Action::LinkUp, Action::AddressAdded].map(|action| count(status, action));
-        let changed = self.kept.node.as_ref().map(placed).unwrap_or_default() != placed(&status);
+        let changed = self.kept.node.as_ref().map(placed) != Some(placed(&status));
         if changed && !self.probes.are_all_in(&self.watchdog.up()) {
             self.probes.again(clock::now());
         }

@@ -30,12 +30,10 @@ pub(super) struct Probes {
 }
 
 impl Probes {
-    /// The sockets to ask from here on, the first time at once.
-    pub(super) fn watch(&mut self, addresses: BTreeSet<SocketAddr>, now: Instant) {
+    /// The sockets to ask from here on.
+    pub(super) fn watch(&mut self, addresses: BTreeSet<SocketAddr>) {
         self.addresses = addresses;
         self.results.retain(|(address, _), _| self.addresses.contains(address));
-        self.tcp_due = None;
-        self.ask(now);
     }
 
     /// Whether every socket that is asked is among these.
@@ -46,6 +44,11 @@ impl Probes {
     /// Asks all sockets anew: what is under way may have been sent while the addresses were on no interface.
     pub(super) fn again(&mut self, now: Instant) {
         self.under_way.abort_all();
+        self.ask_all(now);
+    }
+
+    /// Asks all sockets over UDP and TCP.
+    pub(super) fn ask_all(&mut self, now: Instant) {
         self.tcp_due = None;
         self.ask(now);
     }

@@ -79,7 +79,10 @@ impl Keeper<'_> {
         }
         let probed = probed(&serving.listens, self.options);
         self.watchdog.watch(&probed);
-        self.probes.watch(probed, clock::now());
+        self.probes.watch(probed);
+        if self.may_probe() {
+            self.probes.ask_all(clock::now());
+        }
         self.serving = Some(serving);
         self.steer();
         Ok(())

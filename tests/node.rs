@@ -5,9 +5,16 @@
 
 #[cfg(test)]
 mod node {
-    #[allow(dead_code, unused_imports, reason = "the agent's own tests use the rest")]
+    mod bad_input;
+    mod cycles;
+    mod death;
+    mod interception;
+    mod iptables;
     mod lab;
+    mod locks;
     mod proof;
+    mod repair;
+    mod teardown;
 }
 #[cfg(test)]
 #[allow(dead_code, unused_imports, reason = "each test binary uses its part of it")]

@@ -9,6 +9,12 @@ const INSIDE: &str = "DNSLET_TEST_NAMESPACE";
 /// privileges needed), passes on what it prints, and fails if it fails.
 #[track_caller]
 pub fn entered(test: &str) -> bool {
+    entered_by(&[], test)
+}
+
+/// The same by way of another program, which starts the one it is given.
+#[track_caller]
+pub fn entered_by(program: &[&str], test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip: apt-get install iproute2");
         assert!(up.success(), "the loopback interface comes up");
@@ -17,7 +23,9 @@ pub fn entered(test: &str) -> bool {
     let itself = std::env::current_exe().expect("a test binary has a path");
     // Debian keeps what sets up networks out of an ordinary user's PATH.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new("unshare")
+    let words = [program, &["unshare"]].concat();
+    let output = Command::new(words[0])
+        .args(&words[1..])
         .arg("--map-root-user")
         .arg("--net")
         .arg("--mount")

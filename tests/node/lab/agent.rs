@@ -49,6 +49,12 @@ impl Start {
         self
     }
 
+    /// Leaves out a flag that is otherwise given.
+    pub fn without(mut self, flag: &str) -> Start {
+        self.arguments.retain(|argument| !argument.starts_with(&format!("{flag}=")));
+        self
+    }
+
     /// Starts the agent by way of another program.
     pub fn under(mut self, program: &[&str]) -> Start {
         self.wrapper = program.iter().map(|&word| word.to_owned()).collect();
@@ -77,8 +83,10 @@ impl Start {
     /// Starts the agent and waits until it answers a pod at every address, then forgets the flows of waiting.
     #[track_caller]
     pub fn start(self) -> Running {
+        let begun = time::now();
         let mut agent = self.launch();
         agent.wait_until_intercepting(&listening());
+        println!("intercepting {:?} after the start", begun.elapsed());
         kernel::forget_flows();
         agent
     }

@@ -33,10 +33,8 @@ pub fn ruleset(host: Host) -> String {
 
 /// The addresses whose packets a table of ours brings here: one of the tables that end with the keeper.
 pub fn intercepted() -> BTreeSet<IpAddr> {
-    let tables = tables();
-    let intercepts = tables.iter().filter(|table| table.starts_with("inet dnslet_"));
-    let words = intercepts.flat_map(|table| table.lines()).filter(|line| line.contains("notrack"));
-    let addresses = words.flat_map(|line| line.split([' ', ','])).filter_map(|word| word.parse::<IpAddr>().ok());
+    let rules = rules_to_cache();
+    let addresses = rules.iter().filter_map(|rule| rule.split_once("daddr ")?.1.split(' ').next()?.parse().ok());
     addresses.collect()
 }
 
@@ -60,11 +58,9 @@ pub fn rules() -> usize {
 /// Packets of DNS that the rules in use (`nftables` or `iptables`) counted on their way to the address.
 pub fn counted(rules: &str, address: IpAddr) -> u64 {
     if rules == "nftables" {
-        let tables = tables();
-        let intercepts = tables.iter().filter(|table| table.starts_with("inet dnslet_"));
-        let lines = intercepts.flat_map(|table| table.lines());
-        let lines = lines.filter(|line| line.contains(&format!("daddr {address} ")) && line.contains("dport 53 "));
-        return lines.filter_map(|line| number(line.split_once("counter packets ")?.1)).sum();
+        let rules = rules_to_cache();
+        let rules = rules.iter().filter(|rule| rule.contains(&format!("daddr {address} ")));
+        return rules.filter_map(|rule| number(rule.split_once("counter packets ")?.1)).sum();
     }
     let save = if address.is_ipv4() { "iptables-save -c -t raw" } else { "ip6tables-save -c -t raw" };
     let saved = NODE.command(save);
@@ -77,6 +73,15 @@ fn number(text: &str) -> Option<u64> {
     text.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
 }
 
+/// The rules for packets to one of the cache's addresses, in the tables that end with a keeper: one for pods and one for
+/// the host for each address.
+pub fn rules_to_cache() -> Vec<String> {
+    let tables = tables();
+    let intercepts = tables.iter().filter(|table| table.starts_with("inet dnslet_"));
+    let rules = intercepts.flat_map(|table| table.lines()).map(str::trim);
+    rules.filter(|rule| rule.contains("jump to_cache")).map(str::to_owned).collect()
+}
+
 /// The tables of our own as `nft` prints them, without the word "table".
 fn tables() -> Vec<String> {
     let all = ruleset(NODE);
@@ -86,5 +91,6 @@ fn tables() -> Vec<String> {
 
 fn is_rule(line: &str) -> bool {
     let line = line.trim();
-    !line.is_empty() && !["inet ", "chain ", "type ", "}", "flags "].iter().any(|start| line.starts_with(start))
+    !line.is_empty()
+        && !["inet ", "chain ", "type ", "}", "flags ", "comment "].iter().any(|start| line.starts_with(start))
 }

@@ -231,11 +231,16 @@ impl Report {
 
     /// The longest time between two answers in a row, between the first and the last query.
     pub fn longest_gap(&self) -> Duration {
+        self.gaps().into_iter().map(|(_, gap)| gap).max().unwrap_or_default()
+    }
+
+    /// Each answer or end of the load, and how long after it the next one was.
+    pub fn gaps(&self) -> Vec<(Instant, Duration)> {
         let mut moments: Vec<Instant> = self.records.iter().filter_map(|record| Some(record.answered?.0)).collect();
         moments.extend(self.records.first().map(|record| record.sent));
         moments.extend(self.records.last().map(|record| record.sent));
         moments.sort();
-        moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        moments.windows(2).map(|pair| (pair[0], pair[1] - pair[0])).collect()
     }
 
     /// How long after the moment the first query sent after it was answered, at this server and by this writer.
@@ -243,6 +248,21 @@ impl Report {
         let after = self.records.iter().filter(|record| record.server == server && record.sent >= moment);
         let answers = after.filter_map(|record| record.answered.filter(|(_, writer)| *writer == who));
         answers.map(|(at, _)| at - moment).min()
+    }
+
+    /// What happened, in the order sent: how many in a row were answered by whom, or lost, and when that began after the
+    /// moment.
+    pub fn story(&self, moment: Instant) -> String {
+        let mut story = String::new();
+        let outcomes = self.records.iter().map(|record| (record.sent, record.answered.map(|(_, who)| who)));
+        let outcomes: Vec<(Instant, Option<Who>)> = outcomes.collect();
+        for run in outcomes.chunk_by(|one, next| one.1 == next.1) {
+            let (begin, outcome) = run[0];
+            let at = begin.saturating_duration_since(moment).as_millis();
+            let what = outcome.map_or("lost".to_owned(), |who| format!("{who:?}"));
+            story.push_str(&format!("{at} ms: {} {what}; ", run.len()));
+        }
+        story
     }
 
     /// The slowest answer.

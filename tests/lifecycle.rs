@@ -250,6 +250,18 @@ fn the_server_ends_with_its_keeper() {
 }
 
 #[test]
+fn a_server_that_was_not_replied_to_makes_way_for_one_that_is() {
+    let mut agent = Agent::root("whoami");
+    let server = agent.server();
+    agent.signal(Signal::SIGSTOP);
+    kill(server, Signal::SIGHUP);
+    agent.wait_for_log("the line to the keeper is broken");
+    agent.signal(Signal::SIGCONT);
+    time::until("another server", || (agent.server() != server).then_some(()));
+    agent.ask_a("still.here.test.");
+}
+
+#[test]
 fn a_restarted_server_reads_standard_input_again() {
     let plan = Agent::plan();
     let text = plan.directory().write("text", &plan.block(".", "whoami"));

@@ -188,6 +188,9 @@ impl<'a> Agent<'a> {
         // Kept over iterations: news come more often than it is time to look.
         let mut next_look = clock::now() + self.poll_period();
         let asked = loop {
+            if self.common.keeper.is_broken() {
+                return Err(anyhow!("the keeper did not reply"));
+            }
             let changed = async {
                 match &mut self.watch {
                     Some(watch) => watch.changed().await,

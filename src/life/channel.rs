@@ -3,6 +3,7 @@
 //! Two socketpairs. On one the server asks and waits for the reply, which may bring descriptors. On the other the keeper
 //! tells news. Signals are passed on as signals. Both processes are the same program, so messages need no version.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -163,14 +164,24 @@ pub(super) struct Granted {
 #[derive(Debug)]
 pub(super) struct Keeper {
     requests: OwnedFd,
+    /// A request went wrong on its way. Its reply may still come and would be taken for the next one's, so there is no next.
+    broken: Cell<bool>,
 }
 
 impl Keeper {
     /// Takes over the descriptor that the keeper left for its child.
     pub(super) fn adopt(number: RawFd) -> io::Result<Keeper> {
-        let requests = channel::adopt(number)?;
-        channel::set_timeout(requests.as_fd(), PATIENCE)?;
-        Ok(Keeper { requests })
+        Keeper::over(channel::adopt(number)?, PATIENCE)
+    }
+
+    fn over(requests: OwnedFd, patience: Duration) -> io::Result<Keeper> {
+        channel::set_timeout(requests.as_fd(), patience)?;
+        Ok(Keeper { requests, broken: Cell::new(false) })
+    }
+
+    /// The line is of no use any more: the server has to end, and the keeper starts one with a fresh line.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     /// The sockets for DNS at this address. The error is a sentence for the operator.
@@ -206,8 +217,9 @@ impl Keeper {
     fn done(&self, request: &Request) -> Result<(), String> {
         self.send(request)?;
         match self.receive()? {
+            (Reply::Done, _) => Ok(()),
             (Reply::Refused(sentence), _) => Err(sentence),
-            _ => Ok(()),
+            (Reply::Sockets { .. }, _) => Err(self.lost("it sent sockets that nobody asked for")),
         }
     }
 
@@ -219,27 +231,32 @@ impl Keeper {
                 (Reply::Sockets { more: true, .. }, descriptors) => all.extend(descriptors),
                 (Reply::Sockets { absent, sharer, more: false }, descriptors) => {
                     all.extend(descriptors);
-                    let tcp = all.pop().ok_or("the keeper sent no socket")?.into();
+                    let tcp = all.pop().ok_or_else(|| self.lost("it sent no socket"))?.into();
                     return Ok(Granted { udp: all.into_iter().map(Into::into).collect(), tcp, absent, sharer });
                 }
                 (Reply::Refused(sentence), _) => return Err(sentence),
-                (Reply::Done, _) => return Err("the keeper sent no sockets".to_owned()),
+                (Reply::Done, _) => return Err(self.lost("it sent no sockets")),
             }
         }
     }
 
     fn send(&self, request: &Request) -> Result<(), String> {
-        send(self.requests.as_fd(), request, &[]).map_err(lost)
+        if self.is_broken() {
+            return Err("the line to the keeper is broken".to_owned());
+        }
+        let bytes = message(request).map_err(|error| format!("the keeper cannot be asked: {error}"))?;
+        channel::send(self.requests.as_fd(), &bytes, &[]).map_err(|error| self.lost(error))
     }
 
     fn receive(&self) -> Result<(Reply, Vec<OwnedFd>), String> {
-        let received = receive(self.requests.as_fd()).map_err(lost)?;
-        received.ok_or_else(|| "the keeper has ended".to_owned())
+        let received = receive(self.requests.as_fd()).map_err(|error| self.lost(error))?;
+        received.ok_or_else(|| self.lost("it has ended"))
     }
-}
 
-fn lost(error: io::Error) -> String {
-    format!("the keeper does not reply: {error}")
+    fn lost(&self, why: impl fmt::Display) -> String {
+        self.broken.set(true);
+        format!("the line to the keeper is broken: {why}")
+    }
 }
 
 /// One end of the line inside a runtime: the keeper's ends of both pairs, and the server's end of the news.
@@ -284,16 +301,45 @@ impl Line {
     }
 }
 
-fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
+fn send<T: Serialize>(socket: BorrowedFd<'_>, told: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    channel::send(socket, &message(told)?, descriptors)
+}
+
+fn message<T: Serialize>(told: &T) -> io::Result<Vec<u8>> {
+    let bytes = serde_json::to_vec(told)?;
     if bytes.len() > LARGEST {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
     }
-    channel::send(socket, &bytes, descriptors)
+    Ok(bytes)
 }
 
 fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut buffer = vec![0; LARGEST];
     let Some((length, descriptors)) = channel::receive(socket, &mut buffer)? else { return Ok(None) };
     Ok(Some((serde_json::from_slice(&buffer[..length])?, descriptors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_reply_is_not_taken_for_the_next_one() {
+        let (ours, theirs) = channel::pair().unwrap();
+        let keeper = Keeper::over(ours, Duration::from_millis(1)).unwrap();
+        keeper.leaving(0).expect_err("nobody has replied");
+        send(theirs.as_fd(), &Reply::Done, &[]).unwrap();
+        assert!(keeper.is_broken());
+        keeper.leaving(0).expect_err("this reply is another request's");
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_sent_and_breaks_nothing() {
+        let (ours, theirs) = channel::pair().unwrap();
+        let keeper = Keeper::over(ours, Duration::from_secs(60)).unwrap();
+        let error = keeper.write(&"x".repeat(LARGEST)).unwrap_err();
+        assert!(error.contains("too long"), "{error}");
+        send(theirs.as_fd(), &Reply::Done, &[]).unwrap();
+        keeper.leaving(0).unwrap();
+    }
 }

@@ -5,10 +5,12 @@
 //! `dnslet cleanup` removes everything. Ours is known by its names, node-cache's by the comments of its rules and the name
 //! of its interface; nothing else is touched.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use super::desired::Rules;
 use super::links::Links;
 use super::status::Trouble;
+use crate::sys::process::{PortOf, other_holder_of};
 
 mod chains;
 mod native;
@@ -16,7 +18,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use chains::Whose;
+use chains::Meant;
 
 /// What a removal did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,15 +34,76 @@ pub struct Removed {
 /// The interface of node-cache.
 const NODE_CACHE_LINK: &str = "nodelocaldns";
 
+/// The port that node-cache answers on.
+const NODE_CACHE_PORT: u16 = 53;
+
 /// Removes the rules that node-cache left in iptables, and returns them and what could not be removed. To be called when
 /// our own are in place. Where iptables is the nf_tables one, its programs need not be here; where nobody has a table
 /// `raw`, there is nothing to look for, and no program is started.
 pub async fn remove_node_cache_rules() -> (Vec<String>, Vec<Trouble>) {
-    if !tables::raw_exists() {
+    if !tables::may_hold_rules() {
         return (Vec::new(), Vec::new());
     }
-    let swept = chains::sweep(Whose::NodeCache).await;
+    let swept = chains::sweep(Meant { node_cache: &|_| true, ours: false }).await;
     (swept.removed, swept.troubles)
+}
+
+/// What a new agent made of what it found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenOver {
+    /// What was removed, one thing each, in words.
+    pub removed: Vec<String>,
+    /// What could not be looked for or removed at this time.
+    pub troubles: Vec<Trouble>,
+    /// What cannot be seen from here however often it is tried, and what follows, as a sentence for the log.
+    pub unseen: Option<String>,
+    /// Whether nothing is left to do; otherwise another call later may do more.
+    pub complete: bool,
+}
+
+/// Removes the rules of others that would keep clients here while nobody answers, now that ours of the kind `in_force` are
+/// in place for `addresses`: node-cache's for them, and for any address at which nobody else listens; and those of an
+/// agent that ran here with the other kind of rules, unless some other process listens at one of the addresses. Starts
+/// no program where the kernel has nothing of the sort. Must be called inside a runtime.
+pub async fn take_over(addresses: &[IpAddr], dns_port: u16, in_force: Rules) -> TakenOver {
+    let other = addresses.iter().any(|address| is_held(*address, &[dns_port]));
+    let mut taken = TakenOver { complete: !other, ..TakenOver::default() };
+    if tables::may_hold_rules() {
+        let goes = |address: Option<IpAddr>| {
+            let is_ours = |address| dns_port == NODE_CACHE_PORT && addresses.contains(&address);
+            let is_dead = |address| !is_held(address, &[NODE_CACHE_PORT, dns_port]);
+            address.is_some_and(|address| is_ours(address) || is_dead(address))
+        };
+        let ours = in_force == Rules::Nftables && !other;
+        let swept = chains::sweep(Meant { node_cache: &goes, ours }).await;
+        taken.complete &= swept.left == 0;
+        taken.removed = swept.removed;
+        taken.troubles = swept.troubles;
+        taken.unseen = (!swept.unseen.is_empty()).then(|| unseen(&swept.unseen));
+    }
+    if in_force == Rules::Iptables && !other {
+        match tables::remove_base(&mut taken.removed) {
+            Ok(done) => taken.complete &= done,
+            Err(trouble) => taken.troubles.push(trouble),
+        }
+    }
+    taken.complete &= taken.troubles.is_empty();
+    taken
+}
+
+/// Whether another process listens at the address, on one of the ports.
+fn is_held(address: IpAddr, ports: &[u16]) -> bool {
+    let at = |port: &u16, transport| other_holder_of(SocketAddr::new(address, *port), transport).is_some();
+    ports.iter().any(|port| at(port, PortOf::Udp) || at(port, PortOf::Tcp))
+}
+
+fn unseen(what: &[String]) -> String {
+    format!(
+        "rules of earlier agents could not all be looked for: {}; if node-cache left rules there, its clients get no answer \
+         while this agent is away; run `dnslet cleanup` where the program is, with the agent stopped, or delete the rules \
+         with the comment \"NodeLocal DNS Cache\" by hand",
+        what.join("; ")
+    )
 }
 
 /// Removes everything of ours and of node-cache's: rules, tables, the interface of this name, and what is on `lo` of
@@ -55,7 +118,7 @@ pub async fn remove_all(link: &str, addresses: &[IpAddr]) -> Result<Removed, Str
         Ok(None) => removed.troubles.extend(tables::remove(&mut removed.things).err()),
         Err(trouble) => removed.troubles.push(trouble),
     }
-    let swept = chains::sweep(Whose::All).await;
+    let swept = chains::sweep(Meant { node_cache: &|_| true, ours: true }).await;
     removed.things.extend(swept.removed);
     removed.troubles.extend(swept.troubles);
     removed.unseen = swept.unseen;

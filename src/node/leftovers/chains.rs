@@ -2,18 +2,19 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 
 use super::native;
 use crate::node::firewall::iptables::{Failure, Family, LOCK_WAIT, PREFIX, Saved, Table, Tools, words};
 use crate::node::status::{Kind, Trouble};
 
-/// Whose rules are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Those that node-cache commented, in the tables it uses.
-    NodeCache,
-    /// Those and our own.
-    All,
+/// Which rules are meant.
+#[derive(Clone, Copy)]
+pub(super) struct Meant<'a> {
+    /// Of those that node-cache commented, the ones at an address to which this says yes; `None` is a rule without one.
+    pub(super) node_cache: &'a (dyn Fn(Option<IpAddr>) -> bool + Sync),
+    /// Our own as well, in all tables.
+    pub(super) ours: bool,
 }
 
 /// What was done about the rules.
@@ -25,6 +26,8 @@ pub(super) struct Swept {
     pub(super) troubles: Vec<Trouble>,
     /// Where there was no program to look with, in words.
     pub(super) unseen: Vec<String>,
+    /// Rules of node-cache that were seen and not meant.
+    pub(super) left: usize,
 }
 
 /// One way into the tables.
@@ -47,41 +50,40 @@ const ATTEMPTS: usize = 3;
 
 /// Removes the rules from the tables of both families, of every variant of iptables. The families are worked on side by
 /// side: a lock that somebody holds is waited for once.
-pub(super) async fn sweep(whose: Whose) -> Swept {
-    let (mut swept, v6) = tokio::join!(sweep_family(Family::V4, whose), sweep_family(Family::V6, whose));
+pub(super) async fn sweep(meant: Meant<'_>) -> Swept {
+    let (mut swept, v6) = tokio::join!(sweep_family(Family::V4, meant), sweep_family(Family::V6, meant));
     swept.removed.extend(v6.removed);
     swept.troubles.extend(v6.troubles);
     swept.unseen.extend(v6.unseen);
+    swept.left += v6.left;
     swept
 }
 
-async fn sweep_family(family: Family, whose: Whose) -> Swept {
+async fn sweep_family(family: Family, meant: Meant<'_>) -> Swept {
     let mut swept = Swept::default();
     let ways = ways(family).await;
     for way in &ways {
-        if let Err(failure) = way.sweep(whose, &mut swept.removed).await {
+        if let Err(failure) = way.sweep(meant, &mut swept).await {
             swept.troubles.push(trouble(&way.name, &words(&failure), failure == Failure::Locked));
         }
     }
-    without_tools(family, &ways, &mut swept);
+    without_tools(family, &ways, meant, &mut swept);
     swept
 }
 
 /// What can be done and said about the variants that no program is here for.
-fn without_tools(family: Family, ways: &[Way], swept: &mut Swept) {
-    if !ways.iter().any(|way| !way.legacy) {
-        if let Err(error) = native::sweep(family, &mut swept.removed) {
-            swept.troubles.push(trouble(&format!("{}-nft", family.word()), &error.to_string(), false));
-        }
-        if ways.is_empty() {
-            swept
-                .unseen
-                .push(format!("{} was not found, so rules of ours in its tables were not looked for", family.word()));
-        }
+fn without_tools(family: Family, ways: &[Way], meant: Meant<'_>, swept: &mut Swept) {
+    if !ways.iter().any(|way| !way.legacy)
+        && let Err(error) = native::sweep(family, meant, swept)
+    {
+        swept.troubles.push(trouble(&format!("{}-nft", family.word()), &error.to_string(), false));
     }
-    if !ways.iter().any(|way| way.legacy) && Table::ALL.iter().any(|table| legacy_has(family, *table) == Some(true)) {
-        let name = format!("{}-legacy", family.word());
-        swept.unseen.push(format!("tables of {name} are in use, but it was not found, so they were not looked at"));
+    // Whoever places rules there, node-cache or an agent, begins with table raw.
+    if !ways.iter().any(|way| way.legacy) && legacy_has(family, Table::Raw) == Some(true) {
+        swept.unseen.push(format!(
+            "tables of {}-legacy are in use, but it was not found, so they were not looked at",
+            family.word()
+        ));
     }
 }
 
@@ -117,40 +119,45 @@ fn trouble(name: &str, why: &str, locked: bool) -> Trouble {
     let kind = if locked { Kind::IptablesLock } else { Kind::Iptables };
     let text = format!(
         "rules of {name} could not be looked through or removed: {why}; if node-cache left rules, clients get no answer \
-         while nothing listens at their addresses; try `dnslet cleanup` again"
+         while nothing listens at their addresses; `dnslet cleanup` tries again"
     );
     Trouble { kind, text }
 }
 
 impl Way {
     /// Adds what it removed to the list, also if it fails later.
-    async fn sweep(&self, whose: Whose, removed: &mut Vec<String>) -> Result<(), Failure> {
-        let tables: &[Table] = match whose {
-            Whose::NodeCache => &[Table::Raw, Table::Filter],
-            Whose::All => &Table::ALL,
-        };
+    async fn sweep(&self, meant: Meant<'_>, swept: &mut Swept) -> Result<(), Failure> {
+        let tables: &[Table] = if meant.ours { &Table::ALL } else { &[Table::Raw, Table::Filter] };
         for table in tables.iter().filter(|table| self.has(**table)) {
             let mut attempt = 1;
             loop {
-                match self.sweep_table(*table, whose).await {
+                match self.sweep_table(*table, meant).await {
                     Err(Failure::Refused(_)) if attempt < ATTEMPTS => attempt += 1,
-                    outcome => break removed.extend(outcome?),
+                    outcome => {
+                        let (removed, left) = outcome?;
+                        swept.removed.extend(removed);
+                        swept.left += left;
+                        break;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    async fn sweep_table(&self, table: Table, whose: Whose) -> Result<Vec<String>, Failure> {
-        let of_ours = |line: &str| whose == Whose::All && line.contains(PREFIX);
+    /// What was removed, and how many rules of node-cache were not.
+    async fn sweep_table(&self, table: Table, meant: Meant<'_>) -> Result<(Vec<String>, usize), Failure> {
+        let of_ours = |line: &str| meant.ours && line.contains(PREFIX);
         let lines = self.tools.save(table, &|line| of_ours(line) || is_node_cache(line)).await?;
         let place = format!("{} {}", self.name, table.word());
         let (mut text, mut removed) = (String::new(), Vec::new());
-        for rule in lines.iter().filter(|line| is_node_cache(line)).filter_map(|line| line.strip_prefix("-A ")) {
+        let rules = lines.iter().filter(|line| is_node_cache(line)).filter_map(|line| line.strip_prefix("-A "));
+        let (goes, stays): (Vec<&str>, Vec<&str>) = rules.partition(|rule| (meant.node_cache)(address(rule)));
+        for rule in goes {
             text.push_str(&format!("-D {rule}\n"));
             removed.push(format!("node-cache's rule in {place}: {rule}"));
         }
-        if whose == Whose::All {
+        if meant.ours {
             let saved = Saved::new(&lines);
             text.push_str(&saved.removal());
             removed.extend(saved.jumps.iter().map(|jump| format!("rule in {place}: {jump}")));
@@ -159,13 +166,19 @@ impl Way {
         if !text.is_empty() {
             self.tools.restore(&format!("*{}\n{text}COMMIT\n", table.word()), LOCK_WAIT).await?;
         }
-        Ok(removed)
+        Ok((removed, stays.len()))
     }
 
     /// A look with legacy iptables loads its tables into the kernel; where they are not, nothing can be in them.
     fn has(&self, table: Table) -> bool {
         !self.legacy || legacy_has(self.tools.family, table) != Some(false)
     }
+}
+
+/// The address a rule of node-cache is about, which stands behind `-d` or `-s` as in `10.96.0.10/32`.
+fn address(rule: &str) -> Option<IpAddr> {
+    let mut words = rule.split(' ').skip_while(|word| !["-d", "-s"].contains(word));
+    words.nth(1)?.split('/').next()?.parse().ok()
 }
 
 /// Whether a line of `iptables-save` is a rule that node-cache placed.

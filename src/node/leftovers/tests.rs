@@ -1,6 +1,9 @@
 //! Real rules, tables and addresses in private networks.
 
 use std::collections::BTreeSet;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::node::desired::Rules;
@@ -175,11 +178,139 @@ fn without_the_programs_of_iptables_the_rules_in_nf_tables_go_and_the_others_are
             assert!(removed.things[0].starts_with("node-cache's rule "), "{:#?}", removed.things);
             let unseen = removed.unseen.join("; ");
             assert!(
-                unseen.contains("iptables was not found") && unseen.contains("tables of ip6tables-legacy"),
+                unseen.contains("tables of iptables-legacy") && unseen.contains("tables of ip6tables-legacy"),
                 "{unseen}"
             );
             assert_eq!(saved("-nft"), without);
             assert_eq!(remove_node_cache_rules().await.0.len(), 3 * 12, "those of legacy iptables are still there");
+        });
+    });
+}
+
+/// Another process that listens at the address until it is killed.
+fn living(address: &str) -> Child {
+    let socket = UdpSocket::bind(address).expect("nobody is there");
+    Command::new("sleep").arg("600").stdin(Stdio::from(OwnedFd::from(socket))).spawn().expect("a process")
+}
+
+fn end(mut process: Child) {
+    process.kill().and_then(|()| process.wait()).expect("it ends");
+}
+
+/// As the keeper calls it.
+async fn taken_over(addresses: &[IpAddr], in_force: Rules) -> TakenOver {
+    let addresses = addresses.to_vec();
+    tokio::spawn(async move { take_over(&addresses, 53, in_force).await }).await.expect("it ends")
+}
+
+#[test]
+fn a_living_node_cache_at_another_address_keeps_its_rules_until_it_is_dead() {
+    private(|| {
+        block_on(async {
+            run("ip -6 addr add fd69:254:20::10/128 dev lo nodad");
+            let without_programs = VARIANTS.len();
+            for (at, variant) in ["-nft", "-legacy", "-nft"].into_iter().enumerate() {
+                place_node_cache(variant);
+                let hide = |yes: bool| match (at == without_programs, yes) {
+                    (true, true) => drop(run("mount -t tmpfs tmpfs /usr/sbin")),
+                    (true, false) => drop(run("umount /usr/sbin")),
+                    _ => {}
+                };
+                let living = living("[fd69:254:20::10]:53");
+                hide(true);
+                let taken = taken_over(&addresses()[..1], Rules::Nftables).await;
+                let again = taken_over(&addresses()[..1], Rules::Nftables).await;
+                hide(false);
+                assert_eq!((taken.removed.len(), taken.troubles, taken.complete), (24, Vec::new(), false), "{variant}");
+                assert_eq!((again.removed, again.complete), (Vec::new(), false));
+                let left = saved(variant).into_iter().filter(|line| line.contains("NodeLocal")).collect::<Vec<_>>();
+                assert!(left.len() == 12 && left.iter().all(|rule| rule.contains("fd69:254:20::10")), "{left:#?}");
+                end(living);
+                hide(true);
+                let taken = taken_over(&addresses()[..1], Rules::Nftables).await;
+                hide(false);
+                assert_eq!((taken.removed.len(), taken.complete), (12, true), "{variant}: {:#?}", taken.removed);
+                assert!(!saved(variant).concat().contains("NodeLocal"));
+            }
+        });
+    });
+}
+
+#[test]
+fn what_cannot_be_seen_without_a_program_is_said_once_and_for_all() {
+    private(|| {
+        block_on(async {
+            assert_eq!(
+                taken_over(&addresses(), Rules::Nftables).await,
+                TakenOver { complete: true, ..TakenOver::default() }
+            );
+            place_node_cache("-legacy");
+            run("mount -t tmpfs tmpfs /usr/sbin");
+            let taken = taken_over(&addresses(), Rules::Nftables).await;
+            let unseen = taken.unseen.expect("it is said");
+            assert!(
+                unseen.contains("tables of iptables-legacy are in use") && unseen.contains("no answer"),
+                "{unseen}"
+            );
+            assert!(taken.complete && taken.removed.is_empty());
+        });
+    });
+}
+
+#[test]
+fn rules_of_ours_in_iptables_go_when_nf_tables_are_in_force() {
+    private(|| {
+        block_on(async {
+            run("ip addr add 10.96.0.10/32 dev lo");
+            for (variant, programs) in [("-nft", true), ("-nft", false), ("-legacy", true)] {
+                for table in ["raw", "filter", "nat"] {
+                    run(&format!("iptables{variant}-save -t {table}; ip6tables{variant}-save -t {table}"));
+                }
+                run(&format!("iptables{variant} -N KUBE-Y && iptables{variant} -A OUTPUT -j KUBE-Y"));
+                let before = saved(variant);
+                let mut killed = Iptables::of(variant).await.expect("apt-get install iptables");
+                killed.base(&base()).await.expect("a base");
+                killed.intercept(&addresses().into_iter().collect()).await.expect("an intercept");
+                let whole = saved(variant);
+                let living = living("10.96.0.10:53");
+                let taken = taken_over(&addresses(), Rules::Nftables).await;
+                assert_eq!((taken.removed, taken.complete), (Vec::new(), false), "another instance lives");
+                end(living);
+                assert!(taken_over(&addresses(), Rules::Iptables).await.complete, "they are those in force");
+                assert_eq!(saved(variant), whole);
+
+                if !programs {
+                    run("mount -t tmpfs tmpfs /usr/sbin");
+                }
+                let taken = taken_over(&addresses(), Rules::Nftables).await;
+                if !programs {
+                    run("umount /usr/sbin");
+                }
+                assert_eq!((taken.troubles, taken.unseen, taken.complete), (Vec::new(), None, true), "{variant}");
+                assert!(taken.removed.iter().any(|thing| thing.starts_with("chain DNSLET-FALLBACK in ")));
+                assert_eq!(saved(variant), before, "{variant} {programs}");
+                run(&format!("iptables{variant} -F OUTPUT && iptables{variant} -X KUBE-Y"));
+            }
+        });
+    });
+}
+
+#[test]
+fn the_base_of_a_dead_agent_in_nf_tables_goes_when_iptables_are_in_force() {
+    private(|| {
+        block_on(async {
+            let (mut agent, trouble) = Firewall::choose(Rules::Nftables).await;
+            assert_eq!(trouble, None);
+            agent.base(&base()).await.expect("a base");
+            agent.intercept(&addresses().into_iter().collect()).await.expect("an intercept");
+            let taken = taken_over(&addresses(), Rules::Iptables).await;
+            assert_eq!((taken.removed, taken.complete), (Vec::new(), false), "it lives");
+            drop(agent);
+            run("nft add table inet dnslet_byhand");
+            assert_eq!(taken_over(&addresses(), Rules::Nftables).await.removed, Vec::<String>::new());
+            let taken = taken_over(&addresses(), Rules::Iptables).await;
+            assert_eq!((taken.removed, taken.complete), (vec!["table inet dnslet".to_owned()], true));
+            assert_eq!(run("nft list tables inet"), "table inet dnslet_byhand\n");
         });
     });
 }

@@ -62,10 +62,8 @@ pub(super) const ALWAYS: &[c_long] = &[
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_membarrier,
-    // Files: configuration, certificates, /proc, /sys; the filled template and the file of the process id.
-    libc::SYS_openat,
+    // Files that are read: configuration, certificates, /proc, /sys. The calls that open them are below.
     libc::SYS_pread64,
-    libc::SYS_pwrite64,
     libc::SYS_lseek,
     libc::SYS_fstat,
     libc::SYS_newfstatat,
@@ -77,8 +75,6 @@ pub(super) const ALWAYS: &[c_long] = &[
     libc::SYS_fcntl,
     libc::SYS_dup,
     libc::SYS_dup3,
-    libc::SYS_renameat2,
-    libc::SYS_unlinkat,
     libc::SYS_inotify_init1,
     libc::SYS_inotify_add_watch,
     libc::SYS_inotify_rm_watch,
@@ -116,22 +112,29 @@ pub(super) const OLDER: &[c_long] = &[
     libc::SYS_poll,
     libc::SYS_pipe,
     libc::SYS_dup2,
-    libc::SYS_open,
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_access,
     libc::SYS_readlink,
-    libc::SYS_rename,
-    libc::SYS_unlink,
-    libc::SYS_renameat,
     libc::SYS_getrlimit,
     libc::SYS_time,
 ];
 #[cfg(target_arch = "aarch64")]
-pub(super) const OLDER: &[c_long] = &[
-    // renameat(2), which the libc crate does not name here.
-    38,
-];
+pub(super) const OLDER: &[c_long] = &[];
+
+/// What the kernel's tracer makes a traced function call in its own name: `uretprobe` (335, since 6.11) on return and
+/// `uprobe` (336, since 6.18) on entry. The libc crate names neither. A refusal would be taken for the function's own
+/// doing and crash the process; the first kernels that have `uretprobe` do ask the filter.
+#[cfg(target_arch = "x86_64")]
+pub(super) const TRACED: &[c_long] = &[335, 336];
+#[cfg(target_arch = "aarch64")]
+pub(super) const TRACED: &[c_long] = &[];
+
+/// The calls that open a file by its name, and which of their arguments has the flags.
+#[cfg(target_arch = "x86_64")]
+const OPENING: &[(c_long, u8)] = &[(libc::SYS_openat, 2), (libc::SYS_open, 1)];
+#[cfg(target_arch = "aarch64")]
+const OPENING: &[(c_long, u8)] = &[(libc::SYS_openat, 2)];
 
 /// Said to be unknown, not forbidden: only then C libraries fall back to an older call. (clone3 keeps its flags in
 /// memory, where no filter can look; clone has them in a register.)
@@ -159,9 +162,10 @@ pub(super) fn allowed(process: u32) -> BpfProgram {
 /// Each allowed call with its rules, one of which has to match; none means that all is allowed.
 pub(super) fn rules(process: u32) -> BTreeMap<i64, Vec<SeccompRule>> {
     // What ABSENT hides passes here, so that the other filter's word counts.
-    let plain = [ALWAYS, OLDER, ABSENT].concat();
+    let plain = [ALWAYS, OLDER, TRACED, ABSENT].concat();
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = plain.into_iter().map(|call| (call, Vec::new())).collect();
     rules.extend(checked(process));
+    rules.extend(OPENING.iter().map(|(call, flags)| (*call, vec![reading(*flags)])));
     rules
 }
 
@@ -188,6 +192,16 @@ fn checked(process: u32) -> [(c_long, Vec<SeccompRule>); 10] {
         // Whether this is a terminal, but not typing into it; a socket that does not wait; the number of an interface.
         (libc::SYS_ioctl, one_of(1, &[terminal, socket].concat())),
     ]
+}
+
+/// Opens what is there, to read it. The keeper writes what there is to write. A server that could not change its user owns
+/// the programs that the keeper executes with the capabilities it kept, and must not put its own in their place.
+fn reading(flags: u8) -> SeccompRule {
+    // O_TMPFILE without the O_DIRECTORY in it, which is harmless alone.
+    let unnamed = libc::O_TMPFILE & !libc::O_DIRECTORY;
+    // Not O_ACCMODE, which in musl has a bit more.
+    let writing = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | unnamed;
+    rule(&[(flags, Dword, MaskedEq(writing as u64), 0)])
 }
 
 /// TCP, UDP, and the kernel's list of addresses. Of Unix sockets only the kind that C libraries need to ask for the number

@@ -1,5 +1,5 @@
 use super::super::testing::alone;
-use super::calls::{ALWAYS, rules};
+use super::calls::{ALWAYS, TRACED, rules};
 use super::*;
 use std::fs;
 use std::io::{Read, Write};
@@ -92,12 +92,6 @@ fn what_the_rest_of_a_server_does_works() {
     assert_eq!(nix::net::if_::if_nametoindex("lo"), Ok(1));
     let watch = nix::sys::inotify::Inotify::init(nix::sys::inotify::InitFlags::IN_NONBLOCK).unwrap();
     watch.add_watch("/", nix::sys::inotify::AddWatchFlags::IN_CREATE).unwrap();
-    let path = std::env::temp_dir().join(format!("dnslet-confined-{}", std::process::id()));
-    fs::write(&path, "x").unwrap();
-    let renamed = path.with_extension("renamed");
-    fs::rename(&path, &renamed).unwrap();
-    assert_eq!(fs::read_to_string(&renamed).unwrap(), "x");
-    fs::remove_file(&renamed).unwrap();
     assert!(super::super::process::figures().open_fds.is_some());
     assert!(thread::available_parallelism().is_ok());
     let (one, other) = super::super::channel::pair().unwrap();
@@ -108,6 +102,60 @@ fn what_the_rest_of_a_server_does_works() {
     let caught = std::panic::catch_unwind(|| panic!("{}", std::backtrace::Backtrace::force_capture()));
     let text = caught.unwrap_err().downcast::<String>().unwrap();
     assert!(text.contains("what_the_rest_of_a_server_does_works"), "{text}");
+}
+
+#[test]
+fn files_are_read_and_nothing_else() {
+    let place = |process: u32| std::env::temp_dir().join(format!("dnslet-confined-{process}"));
+    if !alone("sys::seccomp::tests::files_are_read_and_nothing_else", &[]) {
+        // The one that made it cannot remove it.
+        fs::remove_dir_all(place(std::process::id())).unwrap();
+        return;
+    }
+    let place = place(std::os::unix::process::parent_id());
+    fs::create_dir(&place).unwrap();
+    let (file, other) = (place.join("file"), place.join("other"));
+    fs::write(&file, "content").unwrap();
+    // What only an open file is needed for: this one stands for standard output.
+    let open = fs::OpenOptions::new().append(true).open(&file).unwrap();
+    confined();
+    let refused = |what: &str, result: io::Result<()>| {
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EPERM), "{what}");
+    };
+    let to_open = |options: &mut fs::OpenOptions| options.open(&file).map(drop);
+    refused("write", to_open(fs::OpenOptions::new().write(true)));
+    refused("read and write", to_open(fs::OpenOptions::new().read(true).write(true)));
+    refused("append", to_open(fs::OpenOptions::new().append(true)));
+    refused("create", fs::File::create(&other).map(drop));
+    refused("rename", fs::rename(&file, &other));
+    refused("unlink", fs::remove_file(&file));
+    refused("link", fs::hard_link(&file, &other));
+    refused("symlink", std::os::unix::fs::symlink(&file, &other));
+    refused("mkdir", fs::create_dir(&other));
+    refused("rmdir", fs::remove_dir(&place));
+    refused("chmod", fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o777)));
+    refused("chown", std::os::unix::fs::chown(&file, Some(1), None));
+    refused("truncate an open file", open.set_len(0));
+    refused("write at a place", std::os::unix::fs::FileExt::write_at(&open, b"x", 0).map(drop));
+    // The standard library's ways to open are not all there are.
+    for (path, flags) in [
+        (&file, libc::O_RDONLY | libc::O_TRUNC),
+        (&other, libc::O_RDONLY | libc::O_CREAT),
+        (&file, libc::O_ACCMODE),
+        (&place, libc::O_TMPFILE | libc::O_RDWR),
+    ] {
+        let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        let (name, here) = (path.as_ptr() as c_long, c_long::from(libc::AT_FDCWD));
+        let flags = c_long::from(flags);
+        assert_eq!(errno(libc::SYS_openat, [here, name, flags, 0o600, 0, 0]), libc::EPERM, "openat {flags:o}");
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(errno(libc::SYS_open, [name, flags, 0o600, 0, 0, 0]), libc::EPERM, "open {flags:o}");
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "content");
+    let names = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["file"]);
+    (&open).write_all(b", more").unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "content, more");
 }
 
 #[test]
@@ -159,7 +207,23 @@ fn dangerous_calls_fail_and_do_not_kill() {
         ("capset", libc::SYS_capset),
         ("seccomp", libc::SYS_seccomp),
         ("mknodat", libc::SYS_mknodat),
+        ("mkdirat", libc::SYS_mkdirat),
         ("fchmodat", libc::SYS_fchmodat),
+        ("fchmod", libc::SYS_fchmod),
+        ("fchownat", libc::SYS_fchownat),
+        ("fchown", libc::SYS_fchown),
+        ("renameat2", libc::SYS_renameat2),
+        ("unlinkat", libc::SYS_unlinkat),
+        ("linkat", libc::SYS_linkat),
+        ("symlinkat", libc::SYS_symlinkat),
+        ("truncate", libc::SYS_truncate),
+        ("ftruncate", libc::SYS_ftruncate),
+        ("fallocate", libc::SYS_fallocate),
+        ("pwrite64", libc::SYS_pwrite64),
+        ("pwritev", libc::SYS_pwritev),
+        ("utimensat", libc::SYS_utimensat),
+        ("fsetxattr", libc::SYS_fsetxattr),
+        ("copy_file_range", libc::SYS_copy_file_range),
         ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
     ];
     for (name, number) in forbidden {
@@ -205,8 +269,8 @@ fn an_abort_is_still_an_abort() {
 #[test]
 fn what_a_query_meets_is_allowed_whatever_its_arguments_are() {
     let rules = rules(1);
-    for call in ALWAYS {
-        assert!(rules[call].is_empty(), "{call}: the kernel runs the filter for each such call");
+    for call in [ALWAYS, TRACED].concat() {
+        assert!(rules[&call].is_empty(), "{call}: the kernel runs the filter for each such call");
     }
     for call in [libc::SYS_recvmmsg, libc::SYS_sendmmsg, libc::SYS_epoll_pwait, libc::SYS_read, libc::SYS_write] {
         assert!(ALWAYS.contains(&call));

@@ -11,12 +11,13 @@ use crate::node::leftovers::{Removed, remove_all};
 pub(super) struct Cleanup {
     link: String,
     addresses: Vec<IpAddr>,
+    dns_port: u16,
 }
 
 impl Cleanup {
     pub(super) fn new(flags: &Flags) -> Self {
         let addresses = flags.localip.as_ref().map(|list| list.0.clone()).unwrap_or_default();
-        Self { link: flags.interfacename.clone(), addresses }
+        Self { link: flags.interfacename.clone(), addresses, dns_port: flags.dns_port }
     }
 }
 
@@ -29,10 +30,10 @@ pub(super) fn cleanup(what: &Cleanup) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(remove_all(&what.link, &what.addresses)) {
+    match runtime.block_on(remove_all(&what.link, &what.addresses, what.dns_port)) {
         Ok(removed) => tell(&removed),
-        Err(owner) => {
-            super::complain(&format!("nothing was removed: an agent runs here, {owner}; stop it first"));
+        Err(why) => {
+            super::complain(&format!("nothing was removed: {why}"));
             ExitCode::FAILURE
         }
     }

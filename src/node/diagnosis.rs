@@ -136,6 +136,21 @@ fn found(tables: &Seen<Vec<Table>>, iptables: &Seen<Chains>, placed: &[(String, 
     found.into_iter().collect()
 }
 
+/// Every address that an agent or node-cache has, or had, here: in rules of whichever kind, and on interfaces of these
+/// names. What cannot be seen is left out.
+pub(super) async fn concerned(links: &[&str]) -> BTreeSet<IpAddr> {
+    let rules = installed().unwrap_or_default().into_iter().flat_map(|table| table.rules);
+    let words =
+        |comment: &str| comment.split(' ').map(|word| word.trim_end_matches(':').parse().ok()).collect::<Vec<_>>();
+    let mut found: BTreeSet<IpAddr> = rules.flat_map(|rule| words(&rule.comment)).flatten().collect();
+    if let Ok(chains) = iptables::look().await {
+        found.extend(chains.addresses.iter().chain(&chains.node_cache_addresses));
+    }
+    let on_links = placed().into_iter().filter(|(name, _)| links.contains(&name.as_str()));
+    found.extend(on_links.map(|(_, address)| address));
+    found
+}
+
 /// Each address of this network namespace with its interface.
 fn placed() -> Vec<(String, IpAddr)> {
     let all = getifaddrs().into_iter().flatten();

@@ -8,9 +8,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::desired::Rules;
+use super::diagnosis::concerned;
 use super::links::Links;
 use super::status::Trouble;
-use crate::sys::process::{PortOf, other_holder_of};
+use crate::sys::process::{PortOf, listeners, other_holder_of};
 
 mod chains;
 mod native;
@@ -107,23 +108,41 @@ fn unseen(what: &[String]) -> String {
 }
 
 /// Removes everything of ours and of node-cache's: rules, tables, the interface of this name, and what is on `lo` of
-/// `addresses`. Must be called inside a runtime.
+/// `addresses`. `dns_port` is where an agent would answer. Must be called inside a runtime.
 ///
 /// # Errors
-/// The agent that is alive and owns rules, in words; nothing was removed then.
-pub async fn remove_all(link: &str, addresses: &[IpAddr]) -> Result<Removed, String> {
-    let mut removed = Removed::default();
-    match tables::owner() {
-        Ok(Some(owner)) => return Err(owner),
-        Ok(None) => removed.troubles.extend(tables::remove(&mut removed.things).err()),
-        Err(trouble) => removed.troubles.push(trouble),
+/// Why nothing was removed, in words: an agent or node-cache is alive, or that cannot be seen.
+pub async fn remove_all(link: &str, addresses: &[IpAddr], dns_port: u16) -> Result<Removed, String> {
+    if let Some(living) = living(link, addresses, dns_port).await? {
+        return Err(format!("an agent runs here, {living}; stop it first"));
     }
+    let mut removed = Removed::default();
+    removed.troubles.extend(tables::remove(&mut removed.things).err());
     let swept = chains::sweep(Meant { node_cache: &|_| true, ours: true }).await;
     removed.things.extend(swept.removed);
     removed.troubles.extend(swept.troubles);
     removed.unseen = swept.unseen;
     remove_links(link, addresses, &mut removed).await;
     Ok(removed)
+}
+
+/// The process that relies on what is here, in words: it owns rules, or listens at one of the addresses, at one that rules
+/// are about, or at one on the interface.
+///
+/// # Errors
+/// That it cannot be seen.
+async fn living(link: &str, addresses: &[IpAddr], dns_port: u16) -> Result<Option<String>, String> {
+    let owner =
+        tables::owner().map_err(|trouble| format!("it cannot be seen whether an agent runs here: {trouble}"))?;
+    if owner.is_some() {
+        return Ok(owner);
+    }
+    let mut concerned = concerned(&[link, NODE_CACHE_LINK]).await;
+    concerned.extend(addresses);
+    // Whoever listens at every address is a server of another kind, which was there before.
+    let at = |port| listeners(port).into_iter().find(|one| concerned.contains(&one.address.ip().to_canonical()));
+    let listener = at(dns_port).or_else(|| at(NODE_CACHE_PORT).filter(|_| dns_port != NODE_CACHE_PORT));
+    Ok(listener.map(|one| format!("{}, which listens at {}", one.holder, one.address)))
 }
 
 /// The rules go before the addresses: a packet to an address that has gone is not to be kept from the cluster's DNS.

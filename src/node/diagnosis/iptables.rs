@@ -33,6 +33,8 @@ pub struct Chains {
     pub addresses: BTreeSet<IpAddr>,
     /// How many rules of node-cache there are.
     pub node_caches: usize,
+    /// Every address in those.
+    pub node_cache_addresses: BTreeSet<IpAddr>,
 }
 
 /// Lists them. Errors: the programs are not here, or may not read.
@@ -97,14 +99,17 @@ impl Chains {
             let Some((counters, rule)) = line.strip_prefix('[').and_then(|line| line.split_once("] -A ")) else {
                 continue;
             };
-            self.node_caches += usize::from(rule.contains(NODE_CACHES));
+            let words: Vec<&str> = rule.split(' ').collect();
+            let behind = |flag: &str| words.iter().position(|word| *word == flag).and_then(|at| words.get(at + 1));
+            let address = |flag| behind(flag)?.split('/').next()?.parse::<IpAddr>().ok();
+            if rule.contains(NODE_CACHES) {
+                self.node_caches += 1;
+                self.node_cache_addresses.extend(address("-d").or_else(|| address("-s")));
+            }
             if !rule.contains(OURS) {
                 continue;
             }
             self.ours += 1;
-            let words: Vec<&str> = rule.split(' ').collect();
-            let behind = |flag: &str| words.iter().position(|word| *word == flag).and_then(|at| words.get(at + 1));
-            let address = |flag| behind(flag)?.split('/').next()?.parse::<IpAddr>().ok();
             self.addresses.extend(address("-d").or_else(|| address("-s")));
             let target = behind("-j").copied().unwrap_or_default();
             let untracked = target == "NOTRACK" || (target == "CT" && words.contains(&"--notrack"));
@@ -138,5 +143,6 @@ mod tests {
         assert_eq!((chains.ours, chains.node_caches), (4, 1));
         assert_eq!(chains.intercepted, [(service, 9)].into());
         assert_eq!(chains.addresses, [service, local].into());
+        assert_eq!(chains.node_cache_addresses, [local].into());
     }
 }

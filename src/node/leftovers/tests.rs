@@ -1,6 +1,7 @@
 //! Real rules, tables and addresses in private networks.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
@@ -107,7 +108,7 @@ fn everything_of_ours_and_of_node_cache_goes_and_a_second_time_there_is_nothing(
             links.ensure(NODE_CACHE_LINK, &addresses()).await;
             assert!(run("ip addr").contains("169.254.20.10"));
 
-            let removed = remove_all(NODE_CACHE_LINK, &[]).await.expect("no agent runs");
+            let removed = remove_all(NODE_CACHE_LINK, &[], 53).await.expect("no agent runs");
             assert_eq!(removed.troubles, []);
             for part in
                 ["table inet dnslet_0badcafe", "node-cache's rule in iptables-legacy raw: OUTPUT ", "chain DNSLET-"]
@@ -116,7 +117,7 @@ fn everything_of_ours_and_of_node_cache_goes_and_a_second_time_there_is_nothing(
             }
             let after = (VARIANTS.map(saved), run("nft list tables inet; ip -o addr show scope host; ip -o link"));
             assert_eq!(after, before);
-            assert_eq!(remove_all(NODE_CACHE_LINK, &[]).await, Ok(Removed::default()));
+            assert_eq!(remove_all(NODE_CACHE_LINK, &[], 53).await, Ok(Removed::default()));
         });
     });
 }
@@ -134,14 +135,73 @@ fn a_living_agent_is_named_and_nothing_is_removed() {
                 .await
                 .expect("an intercept");
             let before = run("nft list ruleset");
-            let owner = remove_all(NODE_CACHE_LINK, &addresses()).await.expect_err("an agent runs");
+            let owner = remove_all(NODE_CACHE_LINK, &addresses(), 53).await.expect_err("an agent runs");
             assert!(owner.contains(&format!("(pid {})", std::process::id())) && owner.contains("dnslet_"), "{owner}");
             assert_eq!(run("nft list ruleset"), before);
 
             drop(agent);
-            let removed = remove_all(NODE_CACHE_LINK, &addresses()).await.expect("it has gone");
+            let removed = remove_all(NODE_CACHE_LINK, &addresses(), 53).await.expect("it has gone");
             assert!(removed.things.contains(&"table inet dnslet".to_owned()), "{:#?}", removed.things);
         });
+    });
+}
+
+#[test]
+fn whoever_listens_at_an_address_of_the_cache_keeps_what_is_there() {
+    private(|| {
+        block_on(async {
+            let everything = || (VARIANTS.map(saved), run("nft list tables; ip -o addr; ip -o link"));
+            run("ip link add nodelocaldns type veth peer name other && ip link set nodelocaldns up");
+            run("ip addr add 10.96.0.10/32 dev nodelocaldns && ip addr add 192.0.2.53/32 dev lo");
+            // A server of another kind, which is no reason to stop.
+            let other = living("0.0.0.0:53");
+            for (place, address) in [("the interface", "10.96.0.10"), ("what was given", "192.0.2.53")] {
+                let before = everything();
+                let living = living(&format!("{address}:5300"));
+                let given = ["192.0.2.53".parse().expect("an address")];
+                let why = remove_all(NODE_CACHE_LINK, &given, 5300).await.expect_err(place);
+                assert!(why.contains(&format!("sleep (pid {})", living.id())) && why.contains(address), "{why}");
+                assert_eq!(everything(), before);
+                end(living);
+            }
+            end(other);
+            run("ip link del nodelocaldns && ip addr add 10.96.0.10/32 dev lo");
+            let mut agent = Iptables::of("-nft").await.expect("apt-get install iptables");
+            agent.base(&base()).await.expect("a base");
+            let before = everything();
+            let of_iptables = living("10.96.0.10:53");
+            remove_all(NODE_CACHE_LINK, &[], 53).await.expect_err("an agent with rules of iptables");
+            end(of_iptables);
+            assert_eq!(everything(), before);
+            agent.remove_base().await.expect("it goes");
+            place_node_cache("-legacy");
+            let before = everything();
+            let node_cache = living("10.96.0.10:53");
+            remove_all(NODE_CACHE_LINK, &[], 5300).await.expect_err("node-cache");
+            end(node_cache);
+            assert_eq!(everything(), before);
+            let other = living("0.0.0.0:53");
+            let removed = remove_all(NODE_CACHE_LINK, &[], 53).await.expect("it is dead");
+            assert_eq!(removed.things.len(), 3 * 12);
+            end(other);
+        });
+    });
+}
+
+#[test]
+fn where_it_cannot_be_seen_whether_an_agent_runs_nothing_is_removed() {
+    const POWERLESS: &str = "DNSLET_TEST_POWERLESS";
+    if env::var_os(POWERLESS).is_some() {
+        let why = block_on(remove_all(NODE_CACHE_LINK, &[], 53)).expect_err("it lacks CAP_NET_ADMIN");
+        assert!(why.contains("cannot be seen") && why.contains("not permitted"), "{why}");
+        return;
+    }
+    private(|| {
+        let itself = env::current_exe().expect("the test's binary");
+        let test = "node::leftovers::tests::where_it_cannot_be_seen_whether_an_agent_runs_nothing_is_removed";
+        let drop = "setpriv --bounding-set=-net_admin --inh-caps=-net_admin";
+        let printed = run(&format!("{POWERLESS}=1 {drop} {} --exact {test} --nocapture", itself.display()));
+        assert!(printed.contains("1 passed"), "{printed}");
     });
 }
 
@@ -152,12 +212,12 @@ fn a_held_lock_is_a_trouble_and_the_rest_goes() {
             VARIANTS.iter().for_each(|variant| place_node_cache(variant));
             let lock = std::fs::File::create("/run/xtables.lock").expect("a private directory");
             lock.try_lock().expect("nobody else has it");
-            let removed = remove_all(NODE_CACHE_LINK, &[]).await.expect("no agent runs");
+            let removed = remove_all(NODE_CACHE_LINK, &[], 53).await.expect("no agent runs");
             assert_eq!(removed.things.len(), 3 * 12, "{:#?}", removed.things);
             assert_eq!(removed.troubles.len(), 2, "{:#?}", removed.troubles);
             assert!(removed.troubles.iter().all(|trouble| trouble.text.contains("xtables lock")));
             drop(lock);
-            let removed = remove_all(NODE_CACHE_LINK, &[]).await.expect("no agent runs");
+            let removed = remove_all(NODE_CACHE_LINK, &[], 53).await.expect("no agent runs");
             assert_eq!((removed.things.len(), removed.troubles), (3 * 12, Vec::new()));
         });
     });
@@ -171,7 +231,7 @@ fn without_the_programs_of_iptables_the_rules_in_nf_tables_go_and_the_others_are
             let without = saved("-nft");
             VARIANTS.iter().for_each(|variant| place_node_cache(variant));
             run("mount -t tmpfs tmpfs /usr/sbin");
-            let removed = remove_all(NODE_CACHE_LINK, &[]).await.expect("no agent runs");
+            let removed = remove_all(NODE_CACHE_LINK, &[], 53).await.expect("no agent runs");
             assert_eq!(remove_node_cache_rules().await, (Vec::new(), Vec::new()));
             run("umount /usr/sbin");
             assert_eq!((removed.things.len(), removed.troubles), (3 * 12, Vec::new()), "{:#?}", removed.things);

@@ -233,11 +233,14 @@ fn a_silent_server_is_ended_and_replaced() {
     let agent = plan.root(&format!("whoami\n    {health}")).start();
     let probed = || agent.metrics().contains("dnslet_listener_up{").then_some(());
     time::until("the first probe", probed);
-    kill(agent.server(), Signal::SIGSTOP);
+    let first = agent.server();
+    kill(first, Signal::SIGSTOP);
     let client = agent.udp();
     client.send(&Query::new("waits.test.", A).bytes());
     assert!(client.receive(time::PATIENCE).is_some(), "the next server answers what waited");
+    assert_ne!(agent.server(), first);
     wait_for_restart(&agent, "wedged");
+    assert_eq!(agent.metric("dnslet_server_restarts_total", &[("reason", "died")]), 0.0, "one cause is counted once");
 }
 
 #[test]

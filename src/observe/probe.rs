@@ -1,7 +1,8 @@
 //! One question to a listening address, over UDP or TCP, to see whether anything answers there.
 //!
 //! The question is `CH TXT id.server.` (RFC 4892): the agent answers class CH by itself, so a probe never reaches an
-//! upstream, and what the answer says does not matter. Only that a message with our ID comes back.
+//! upstream. It is sent from the address that it asks, which leaves no doubt that the address is on this machine, and the
+//! reply bears a code of ours: where packets to the address are translated, another server may answer.
 
 use std::fmt;
 use std::io;
@@ -18,7 +19,7 @@ use super::counters;
 use super::registry::Registry;
 use super::sockets::Sockets;
 use crate::dns::convert::Outgoing;
-use crate::dns::{Class, Protocol, Type, header};
+use crate::dns::{Class, Ede, Protocol, Type, header};
 use crate::sys::{clock, sockopt};
 
 /// Between two tries of a probe over UDP.
@@ -33,8 +34,10 @@ pub enum Failure {
     Closed,
     /// The kernel said no.
     Network(String),
-    /// Something came over TCP that is not the answer.
-    Garbage,
+    /// No interface of this machine has the address.
+    Absent,
+    /// Another server answers at the address: packets are led elsewhere.
+    Foreign,
 }
 
 impl fmt::Display for Failure {
@@ -43,7 +46,8 @@ impl fmt::Display for Failure {
             Failure::Silence => f.write_str("no answer in time"),
             Failure::Closed => f.write_str("connection closed without an answer"),
             Failure::Network(reason) => f.write_str(reason),
-            Failure::Garbage => f.write_str("not an answer"),
+            Failure::Absent => f.write_str("no interface has the address"),
+            Failure::Foreign => f.write_str("another server answers there"),
         }
     }
 }
@@ -51,15 +55,17 @@ impl fmt::Display for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => Failure::Closed,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Failure::Closed,
+            io::ErrorKind::AddrNotAvailable => Failure::Absent,
             kind => Failure::Network(kind.to_string()),
         }
     }
 }
 
-/// The probe's message, without a TCP length: one question, RD clear.
+/// The probe's message, without a TCP length: one question, RD clear, with EDNS so that the reply can say more.
 pub fn query(id: u16) -> Vec<u8> {
-    Outgoing { recursion_desired: false, ..Outgoing::plain(b"\x02id\x06server\x00", Type::TXT, Class::CH) }.to_wire(id)
+    let plain = Outgoing::plain(b"\x02id\x06server\x00", Type::TXT, Class::CH);
+    Outgoing { recursion_desired: false, edns: Some((1232, false)), ..plain }.to_wire(id)
 }
 
 /// Asks a listening address and returns how long the answer took. An unspecified address is asked on loopback. Packets
@@ -78,7 +84,7 @@ pub async fn ask(
     let mut last = Failure::Silence;
     let asked = async {
         match protocol {
-            Protocol::Udp => ask_udp(target, id, mark).await,
+            Protocol::Udp => ask_udp(target, id, mark, &mut last).await,
             Protocol::Tcp => loop {
                 match ask_tcp(target, id, mark).await {
                     // A server that is just being replaced refuses or resets; the next one may answer.
@@ -89,8 +95,10 @@ pub async fn ask(
             },
         }
     };
-    let asked = timeout(deadline, asked).await;
-    asked.unwrap_or(Err(last))?;
+    match timeout(deadline, asked).await {
+        Ok(asked) => asked?,
+        Err(_) => return Err(last),
+    }
     Ok(clock::now().saturating_duration_since(start))
 }
 
@@ -113,27 +121,27 @@ pub fn take_down(
     sockets.record(listen, protocol, clock::now(), result);
 }
 
-async fn ask_udp(target: SocketAddr, id: u16, mark: Option<u32>) -> Result<(), Failure> {
-    let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).await?;
+async fn ask_udp(target: SocketAddr, id: u16, mark: Option<u32>, last: &mut Failure) -> Result<(), Failure> {
+    let socket = UdpSocket::bind((target.ip(), 0)).await?;
     sockopt::mark(socket.as_fd(), mark);
     socket.connect(target).await?;
     loop {
         // A port that nobody listens on is an error here, until somebody does.
         let _ = socket.send(&query(id)).await;
-        if timeout(AGAIN, answered(&socket, id)).await.is_ok() {
+        if timeout(AGAIN, answered(&socket, id, last)).await.is_ok() {
             return Ok(());
         }
     }
 }
 
-async fn answered(socket: &UdpSocket, id: u16) {
+async fn answered(socket: &UdpSocket, id: u16, last: &mut Failure) {
     let mut message = [0; 512];
     loop {
-        match socket.recv(&mut message).await {
-            // Anything else may be a late or forged datagram: the answer can still come.
-            Ok(length) if answers(&message[..length], id) => return,
-            Ok(_) => {}
+        // Anything else may be a late or forged datagram: the answer can still come.
+        match socket.recv(&mut message).await.map(|length| whose(&message[..length], id)) {
+            Ok(Whose::Ours) => return,
+            Ok(Whose::Foreign) => *last = Failure::Foreign,
+            Ok(Whose::Nobodys) => {}
             Err(_) => return std::future::pending().await,
         }
     }
@@ -142,6 +150,7 @@ async fn answered(socket: &UdpSocket, id: u16) {
 async fn ask_tcp(target: SocketAddr, id: u16, mark: Option<u32>) -> Result<(), Failure> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     sockopt::mark(socket.as_fd(), mark);
+    socket.bind((target.ip(), 0).into())?;
     let mut stream = socket.connect(target).await?;
     let query = query(id);
     let length = u16::try_from(query.len()).expect("the probe is shorter than 64 KiB");
@@ -152,25 +161,48 @@ async fn ask_tcp(target: SocketAddr, id: u16, mark: Option<u32>) -> Result<(), F
     stream.read_exact(&mut message).await?;
     // A probe a second must not leave a row of closed connections behind.
     sockopt::reset_on_close(stream.as_fd())?;
-    if answers(&message, id) { Ok(()) } else { Err(Failure::Garbage) }
+    if whose(&message, id) == Whose::Ours { Ok(()) } else { Err(Failure::Foreign) }
 }
 
-fn answers(message: &[u8], id: u16) -> bool {
-    message.len() >= header::LENGTH && header::id(message) == id && header::is_response(message)
+/// Who sent a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    /// An answer to the probe, by somebody else.
+    Foreign,
+    /// No answer to the probe.
+    Nobodys,
 }
 
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let mut target = listen;
-    if listen.ip().is_unspecified() {
-        target.set_ip(if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+/// Our own reply ends with its OPT record, and that with the extended error that nobody else sends (RFC 8914 section 2).
+fn whose(message: &[u8], id: u16) -> Whose {
+    const EDE: u16 = 15;
+    let ending = [EDE, 2, Ede::OURSELVES.0].map(u16::to_be_bytes).concat();
+    let is_answer = message.len() >= header::LENGTH && header::id(message) == id && header::is_response(message);
+    match (is_answer, message.ends_with(&ending)) {
+        (true, true) => Whose::Ours,
+        (true, false) => Whose::Foreign,
+        (false, _) => Whose::Nobodys,
     }
-    target
+}
+
+/// A wildcard is asked on the loopback; `[::]` takes IPv4 too, so a machine without IPv6 is asked there.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let loopback = |ip: IpAddr| std::net::UdpSocket::bind((ip, 0)).is_ok();
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() && loopback(Ipv6Addr::LOCALHOST.into()) => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        _ => return listen,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::Query;
+    use crate::dns::reply::write_error;
+    use crate::dns::{Explained, Query, Rcode};
     use tokio::net::TcpListener;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -182,9 +214,16 @@ mod tests {
     }
 
     fn reply(query: &[u8]) -> Vec<u8> {
+        let explained = Explained { code: Ede::OURSELVES, text: "" };
+        let mut out = [0; 512];
+        let length = write_error(&Query::parse(query).unwrap(), Rcode::REFUSED, Some(explained), &mut out);
+        out[..length].to_vec()
+    }
+
+    /// As another server answers.
+    fn foreign(query: &[u8]) -> Vec<u8> {
         let mut reply = query.to_vec();
         reply[2] |= header::QR;
-        reply[3] |= 5;
         reply
     }
 
@@ -196,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn any_answer_with_the_id_counts_and_others_do_not() {
+    fn our_own_answer_counts_and_others_do_not() {
         run_async(async {
             let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let address = server.local_addr().unwrap();
@@ -206,7 +245,7 @@ mod tests {
                 let good = reply(&buffer[..length]);
                 let mut wrong = good.clone();
                 wrong[0] ^= 1;
-                for datagram in [b"x".as_slice(), &wrong, &buffer[..length], &good] {
+                for datagram in [b"x".as_slice(), &wrong, &buffer[..length], &foreign(&buffer[..length]), &good] {
                     server.send_to(datagram, client).await.unwrap();
                 }
             };
@@ -251,6 +290,26 @@ mod tests {
             drop(closing);
             let result = ask(address, Protocol::Tcp, SHORT, None).await;
             assert_eq!(result, Err(Failure::Network("connection refused".to_owned())));
+        });
+    }
+
+    #[test]
+    fn another_server_or_another_machine_is_told_apart_from_silence() {
+        run_async(async {
+            let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let address = other.local_addr().unwrap();
+            let serve = async {
+                let mut buffer = [0; 512];
+                let (length, client) = other.recv_from(&mut buffer).await.unwrap();
+                assert_eq!(client.ip(), address.ip(), "it is sent from the address that it asks");
+                other.send_to(&foreign(&buffer[..length]), client).await.unwrap();
+            };
+            let (result, ()) = tokio::join!(ask(address, Protocol::Udp, SHORT, None), serve);
+            assert_eq!(result, Err(Failure::Foreign));
+            for protocol in [Protocol::Udp, Protocol::Tcp] {
+                let result = ask("192.0.2.1:53".parse().unwrap(), protocol, LONG, None).await;
+                assert_eq!(result, Err(Failure::Absent));
+            }
         });
     }
 

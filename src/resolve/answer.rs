@@ -59,7 +59,7 @@ impl Resolver {
         let listen = &self.routes.listens[usize::from(client.listen)];
         if gate::is_probe(&query, client) {
             // Not counted: nobody asked but ourselves.
-            return Verdict::Reply(reply::write_error(&query, Rcode::REFUSED, None, out));
+            return Verdict::Reply(reply::write_error(&query, Rcode::REFUSED, Some(gate::OURSELVES), out));
         }
         if !self.clients.serves(client.peer.ip(), listen.explicit.then(|| client.local.ip())) {
             return self.refuse(worker, &query, client, &STRANGER, out);

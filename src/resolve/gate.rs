@@ -39,6 +39,9 @@ impl ClientPolicy {
     }
 }
 
+/// What the reply to our own health probe says: that it is ours.
+pub(super) const OURSELVES: Explained<'static> = Explained { code: Ede::OURSELVES, text: "" };
+
 /// Whether this is our own health probe: it comes from the address that it asks, or from the loopback.
 pub(super) fn is_probe(query: &Query<'_>, client: &Client) -> bool {
     let peer = client.peer.ip().to_canonical();

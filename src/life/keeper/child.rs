@@ -35,6 +35,8 @@ pub(super) struct Child {
     pub(super) started: Instant,
     /// It said that it serves.
     pub(super) serves: bool,
+    /// It was ended because it was of no use.
+    pub(super) dismissed: bool,
     /// It said that it means to end, and with what code.
     pub(super) leaving: Option<u8>,
 }
@@ -55,7 +57,7 @@ impl Child {
         command.stdin(stdin.map_or_else(|| Ok(Stdio::null()), Kept::again)?).kill_on_drop(true);
         let process = command.spawn()?;
         let (requests, news) = (Line::new(requests)?, Line::new(news)?);
-        Ok(Child { process, requests, news, started: now, serves: false, leaving: None })
+        Ok(Child { process, requests, news, started: now, serves: false, dismissed: false, leaving: None })
     }
 
     /// Waits for its next request, or for its end once all requests were read. Safe to cancel.
@@ -79,6 +81,12 @@ impl Child {
     /// Tells it something; what it is too busy to read is lost.
     pub(super) fn tell(&self, news: &News) {
         let _ = self.news.tell(news);
+    }
+
+    /// Ends it at once.
+    pub(super) fn dismiss(&mut self) {
+        self.dismissed = true;
+        self.signal(Signal::SIGKILL);
     }
 
     /// Sends it a signal; one that has ended needs none.

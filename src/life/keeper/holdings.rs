@@ -13,6 +13,9 @@ use crate::life::{machine, refusal};
 /// Octets of receive buffer per UDP socket: a burst waits here while its worker is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
+/// Addresses that may be held; a Corefile with more does not start.
+const MOST: usize = 1024;
+
 /// What a socket is for; one address may serve HTTP on a port and DNS on another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Use {
@@ -56,6 +59,11 @@ impl Holdings {
     /// Whether the address is held for this.
     pub(super) fn holds(&self, address: SocketAddr, purpose: Use) -> bool {
         self.held.contains_key(&(address, purpose))
+    }
+
+    /// Whether there are as many addresses as may be held.
+    pub(super) fn are_full(&self) -> bool {
+        self.held.len() >= MOST
     }
 
     /// Lets go of these addresses.

@@ -10,6 +10,7 @@
 //! cause; a server that stays silent for two more seconds is ended and replaced. If the keeper itself dies, the kernel
 //! takes the rules away and ends the server with it.
 
+mod behind;
 mod child;
 mod holdings;
 mod output;
@@ -53,6 +54,8 @@ use watchdog::Watchdog;
 const PROBE: Duration = Duration::from_millis(300);
 /// How often the server is told what the keeper knows.
 const NEWS: Duration = Duration::from_secs(1);
+/// Servers that may end before the first one that serves.
+const STILLBORN: u32 = 5;
 /// A server that does not serve after so long is ended.
 const START: Duration = Duration::from_secs(30);
 /// How long the last log lines may take to be written.
@@ -73,6 +76,10 @@ struct Keeper<'a> {
     probes: Probes,
     tending: Option<Tending>,
     kept: Kept,
+    /// How many servers ended before the first one that served.
+    stillborn: u32,
+    /// The end has begun: nothing is placed on the node any more.
+    stopping: bool,
     /// A server that never answered was replaced already.
     tried: bool,
     /// The node's addresses that answered and do not, and since when there are any.
@@ -83,13 +90,19 @@ struct Keeper<'a> {
 
 /// Keeps a server running until told to stop, and returns the exit code. The error is for the operator.
 pub fn run(options: &Options) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new()?
+    };
+    // A server that shares our user, where there are no others to choose from, must not look into our memory.
+    nix::sys::prctl::set_dumpable(false).context("cannot hide the memory of this process")?;
     let look = log::Options { json: options.log_format == LogFormat::Json, debug: false };
     let log = Log::start(look, Box::new(io::stdout()), &Registry::new(1)).context("cannot start the log")?;
     log.install().context("cannot install the log")?;
     let stdin = (options.configuration == Configuration::Stdin).then(child::Kept::read);
     let stdin = stdin.transpose().context("cannot read standard input")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(Keeper::new(options, stdin).live());
+    let code = runtime.block_on(Keeper::new(options, stdin).live(signals));
     log.flush(LAST_LINES);
     code
 }
@@ -108,6 +121,8 @@ impl<'a> Keeper<'a> {
             probes: Probes::default(),
             tending: None,
             kept: Kept::default(),
+            stillborn: 0,
+            stopping: false,
             tried: false,
             out: BTreeSet::new(),
             open_since: None,
@@ -115,16 +130,14 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    async fn live(mut self) -> Result<u8> {
-        let mut signals = Signals::new()?;
+    async fn live(mut self, mut signals: Signals) -> Result<u8> {
         let (mut probe, mut news) = (steady(PROBE), steady(NEWS));
         loop {
             tokio::select! {
                 biased;
                 asked = signals.next() => match asked {
                     Asked::Terminate | Asked::Interrupt | Asked::Quit => return self.stop(asked, &mut signals).await,
-                    Asked::Reload => self.pass_on(Signal::SIGUSR1),
-                    Asked::Upgrade => self.pass_on(Signal::SIGUSR2),
+                    Asked::Reload | Asked::Upgrade => self.pass_on_if_serving(asked),
                 },
                 event = next(&mut self.child) => match event {
                     Event::Asks(request) => self.answer(request)?,
@@ -134,24 +147,27 @@ impl<'a> Keeper<'a> {
                         }
                     }
                 },
-                () = sleep_until(self.next.into()), if self.child.is_none() => self.start_server(),
+                () = sleep_until(self.next.into()), if self.child.is_none() => self.start_server()?,
                 heard = self.probes.heard() => self.judge(&heard),
-                status = tended(&mut self.tending) => self.note(status),
+                status = tended(&mut self.tending) => self.note(status?),
                 _ = probe.tick() => self.watch(),
                 _ = news.tick() => self.tell(),
             }
         }
     }
 
-    fn start_server(&mut self) {
+    /// The error is that no server can be started, and that there has been none to wait for.
+    fn start_server(&mut self) -> Result<()> {
         match Child::start(self.stdin.as_ref(), clock::now()) {
             Ok(child) => self.child = Some(child),
+            Err(error) if self.serving.is_none() => return Err(error).context("cannot start the server"),
             Err(error) => {
                 let wait = self.pace.ended(clock::now());
                 tracing::error!("cannot start the server ({error}); trying again in {wait:?}");
                 self.next = clock::now() + wait;
             }
         }
+        Ok(())
     }
 
     /// The server has ended. Returns the exit code where that is the end of the keeper too.
@@ -162,10 +178,23 @@ impl<'a> Keeper<'a> {
         if let Some(code) = child.leaving.filter(|_| child.serves || self.serving.is_none()) {
             return Some(code);
         }
+        if child.dismissed {
+            self.kept.wedged += 1;
+            if self.tried {
+                // It was deaf from the beginning, so the fault may be in the sockets that it got.
+                self.holdings = Holdings::default();
+            }
+        } else {
+            self.kept.died += 1;
+        }
         let wait = self.pace.ended(clock::now());
         self.next = clock::now() + wait;
-        self.kept.died += 1;
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        self.stillborn += u32::from(self.serving.is_none());
+        if self.stillborn >= STILLBORN {
+            tracing::error!("the server ended ({how}) before it served, {STILLBORN} times");
+            return Some(1);
+        }
         let when = if wait.is_zero() { "at once".to_owned() } else { format!("in {wait:?}") };
         tracing::error!("the server ended ({how}); the next one starts {when}, queries wait for it");
         None
@@ -176,7 +205,7 @@ impl<'a> Keeper<'a> {
         if self.may_probe() {
             self.probes.ask(clock::now());
         }
-        let (Some(child), now) = (&self.child, clock::now()) else { return };
+        let (Some(child), now) = (&mut self.child, clock::now()) else { return };
         let late = now.saturating_duration_since(child.started) > START;
         let why = match self.watchdog.wedged(now) {
             Some(address) if child.serves => format!("it does not answer at {address}"),
@@ -188,10 +217,10 @@ impl<'a> Keeper<'a> {
             _ if !child.serves && late => format!("it does not serve after {} s", START.as_secs()),
             _ => return,
         };
-        tracing::error!("the server is ended: {why}");
-        child.signal(Signal::SIGKILL);
-        self.watchdog.replaced();
-        self.kept.wedged += 1;
+        if !child.dismissed {
+            tracing::error!("the server is ended: {why}");
+            child.dismiss();
+        }
     }
 
     /// A probe of a Service address that leaves before the node's rules let it reach our sockets is answered by the
@@ -213,7 +242,7 @@ impl<'a> Keeper<'a> {
 
     /// Takes down what a probe said, and steers clients accordingly.
     fn judge(&mut self, heard: &Probed) {
-        self.watchdog.heard(heard.listen, heard.protocol(), heard.result.is_ok(), clock::now());
+        self.watchdog.heard(heard.listen, heard.protocol(), &heard.result, clock::now());
         self.tried &= self.watchdog.is_mute();
         self.steer();
     }
@@ -252,6 +281,12 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// A server that is starting does not listen to signals yet, and would end. It reads everything anew anyway.
+    fn pass_on_if_serving(&self, asked: Asked) {
+        let signal = if asked == Asked::Upgrade { Signal::SIGUSR2 } else { Signal::SIGUSR1 };
+        self.child.iter().filter(|child| child.serves).for_each(|child| child.signal(signal));
+    }
+
     fn pass_on(&self, signal: Signal) {
         if let Some(child) = &self.child {
             child.signal(signal);
@@ -272,7 +307,7 @@ async fn next(child: &mut Option<Child>) -> Event {
     }
 }
 
-async fn tended(tending: &mut Option<Tending>) -> Status {
+async fn tended(tending: &mut Option<Tending>) -> Result<Status> {
     match tending {
         Some(tending) => tending.news().await,
         None => std::future::pending().await,

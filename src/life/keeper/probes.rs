@@ -14,12 +14,10 @@ use crate::observe::probe;
 const DEADLINE: Duration = Duration::from_secs(1);
 /// How often a socket is asked over TCP.
 const TCP_PERIOD: Duration = Duration::from_secs(1);
-/// Probes under way at most; an address that is left out for it is asked a moment later.
-const MOST: usize = 256;
 /// Tells the rules that these packets are ours: they reach the sockets even while clients' do not.
 const MARK: u32 = crate::node::firewall::PROBE_MARK;
 
-/// Probes under way and their last results.
+/// Probes under way and their last results. A probe ends by its deadline, so a socket has a handful under way at most.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     addresses: BTreeSet<SocketAddr>,
@@ -61,7 +59,7 @@ impl Probes {
         }
         for listen in &self.addresses {
             for tcp in [false, true] {
-                if (!tcp || with_tcp) && self.under_way.len() < MOST {
+                if !tcp || with_tcp {
                     self.under_way.spawn(ask(*listen, tcp));
                 }
             }

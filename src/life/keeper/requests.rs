@@ -48,6 +48,11 @@ impl Keeper<'_> {
 
     fn grant(&mut self, address: SocketAddr, purpose: Use, workers: usize) -> io::Result<()> {
         let Some(child) = &self.child else { return Ok(()) };
+        if workers > self.options.workers || self.holdings.are_full() {
+            // No server of ours asks for that.
+            let refused = "more sockets than an agent of this configuration has use for".to_owned();
+            return child.requests.tell(&Reply::Refused(refused));
+        }
         // Asked once: the search reads every socket of the machine, and the next server is waited for by queries.
         let is_first = purpose == Use::Dns && !self.holdings.holds(address, purpose);
         let sharer = if is_first { sharer(address) } else { None };
@@ -63,6 +68,10 @@ impl Keeper<'_> {
     /// A configuration is in force. The first one also puts the node in order.
     fn serves(&mut self, serving: Serving) -> Result<()> {
         let Some(child) = &mut self.child else { return Ok(()) };
+        if self.stopping {
+            // A reload that was under way: nobody is to come here for it.
+            return Ok(());
+        }
         if !child.serves {
             child.serves = true;
             self.pace.serves(clock::now());
@@ -74,7 +83,10 @@ impl Keeper<'_> {
             self.pidfile = written.context("cannot write the pidfile")?;
         }
         if let Some(node) = &self.options.node {
-            let tending = self.tending.get_or_insert_with(|| Tending::start(node, self.options.dns_port));
+            let tending = match &mut self.tending {
+                Some(tending) => tending,
+                none => none.insert(Tending::start(node, self.options.dns_port).context("cannot tend the node")?),
+            };
             tending.follow(serving.cluster.clone());
         }
         let probed = probed(&serving.listens, self.options);

@@ -14,9 +14,13 @@ use super::{Keeper, next};
 /// What a server may take to end besides its lameduck time; it gives what is in progress four seconds.
 const DRAIN: Duration = Duration::from_millis(4_500);
 
+/// A longer lameduck time is not waited for.
+const LONGEST_LAMEDUCK: Duration = Duration::from_secs(24 * 3600);
+
 impl Keeper<'_> {
     /// Stops as the signal asks, and returns the exit code.
     pub(super) async fn stop(&mut self, asked: Asked, signals: &mut Signals) -> Result<u8> {
+        self.stopping = true;
         if let Some(tending) = &mut self.tending {
             tending.withdraw().await;
         }
@@ -36,7 +40,7 @@ impl Keeper<'_> {
     /// not want to wait.
     async fn drained(&mut self, signals: &mut Signals) -> u8 {
         let lameduck = self.serving.as_ref().map(|serving| serving.lameduck).unwrap_or_default();
-        let late = tokio::time::sleep(lameduck + DRAIN);
+        let late = tokio::time::sleep(lameduck.min(LONGEST_LAMEDUCK) + DRAIN);
         tokio::pin!(late);
         while self.child.is_some() {
             tokio::select! {

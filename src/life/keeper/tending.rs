@@ -1,28 +1,31 @@
-//! The node, tended by a task of its own: placing rules may wait for a lock or a program, and nothing else waits with it.
+//! The node, tended by a thread of its own: placing rules may wait for the kernel, a lock or a program, and nothing else
+//! waits with it.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::life::options::NodeOptions;
-use crate::node::firewall::Base;
 use crate::node::leftovers::remove_node_cache_rules;
-use crate::node::translation::endpoints;
 use crate::node::{Node, Status};
+use crate::sys::clock;
+
+use super::behind::Behind;
 
 /// How long a stop waits for the rules to go. nf_tables takes a millisecond; iptables may wait for its lock, and a stop
 /// does not.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
 /// How long it waits for the rest, which with iptables is several programs.
 const TEARDOWN: Duration = Duration::from_secs(2);
-/// Connections made to learn which servers are behind one address.
-const TRIES: usize = 6;
-/// Upstream addresses that are looked behind.
-const MOST_ADDRESSES: usize = 8;
+/// Rules that could not be taken away are tried again after so long.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The way to the task that tends the node.
 #[derive(Debug)]
@@ -63,12 +66,17 @@ pub(super) struct Steered {
 }
 
 impl Tending {
-    /// Puts the node in order and keeps it so. Must be called inside a runtime.
-    pub(super) fn start(options: &NodeOptions, port: u16) -> Tending {
+    /// Puts the node in order and keeps it so. The error is that there is no thread or no event queue to be had.
+    pub(super) fn start(options: &NodeOptions, port: u16) -> io::Result<Tending> {
         let (wishes, wished) = watch::channel(Wish::default());
         let (told, state) = watch::channel(State::default());
-        tokio::spawn(tend(options.clone(), wished, told));
-        Tending { wishes, state, addresses: options.desired.addresses.clone(), port }
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let addresses = options.desired.addresses.clone();
+        let options = options.clone();
+        thread::Builder::new()
+            .name("dnslet-node".to_owned())
+            .spawn(move || runtime.block_on(tend(options, wished, told)))?;
+        Ok(Tending { wishes, state, addresses, port })
     }
 
     /// Has clients come here for the addresses that are up. Says what is different from before.
@@ -91,11 +99,12 @@ impl Tending {
     }
 
     /// Waits for news of the node. Safe to cancel.
-    pub(super) async fn news(&mut self) -> Status {
-        if self.state.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        self.state.borrow_and_update().status.clone()
+    ///
+    /// # Errors
+    /// Nobody tends the node any more, and nobody would take the rules away.
+    pub(super) async fn news(&mut self) -> Result<Status> {
+        self.state.changed().await.context("the node is no longer tended; the log tells why")?;
+        Ok(self.state.borrow_and_update().status.clone())
     }
 
     /// Takes the rules away that bring clients here, and waits until that is done.
@@ -123,7 +132,7 @@ impl Tending {
     async fn fulfilled(&mut self, patience: Duration) {
         let number = self.wishes.borrow().number;
         let done = self.state.wait_for(|state| state.number >= number);
-        if timeout(patience, done).await.is_err() {
+        if !matches!(timeout(patience, done).await, Ok(Ok(_))) {
             tracing::error!(
                 "the node's rules and addresses could not be looked after in time; `dnslet cleanup` does it"
             );
@@ -134,30 +143,33 @@ impl Tending {
 async fn tend(options: NodeOptions, mut wishes: watch::Receiver<Wish>, told: watch::Sender<State>) {
     let mut node = Node::start(options.desired.clone()).await;
     let mut behind = Behind::new(&options);
-    let (mut number, mut taken_over) = (0, false);
+    let (mut wish, mut taken_over) = (Wish::default(), false);
+    // Kept over iterations: events must not put the regular look off.
+    let mut next_sync = clock::now() + options.sync_interval;
     loop {
-        told.send_replace(State { number, status: node.status().clone() });
+        told.send_replace(State { number: wish.number, status: node.status().clone() });
         tokio::select! {
             biased;
             changed = wishes.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                let wish = wishes.borrow_and_update().clone();
-                number = wish.number;
+                wish = wishes.borrow_and_update().clone();
                 node.intercept(wish.ready.clone()).await;
                 behind.look(&wish.cluster);
                 if wish.end {
                     node.teardown(options.skip_teardown).await;
-                    told.send_replace(State { number, status: node.status().clone() });
+                    told.send_replace(State { number: wish.number, status: node.status().clone() });
                     return;
                 }
             }
             found = behind.found() => node.set_fallback(found).await,
             () = node.changed() => node.reconcile().await,
-            () = tokio::time::sleep(options.sync_interval) => {
+            () = tokio::time::sleep(RETRY), if is_refused(&node, &wish) => node.intercept(wish.ready.clone()).await,
+            () = tokio::time::sleep_until(next_sync.into()) => {
                 node.reconcile().await;
                 behind.look_again();
+                next_sync = clock::now() + options.sync_interval;
             }
         }
         if !taken_over && !node.status().intercepted.is_empty() {
@@ -168,6 +180,11 @@ async fn tend(options: NodeOptions, mut wishes: watch::Receiver<Wish>, told: wat
     }
 }
 
+/// Whether rules that were to go are still there, so that clients are where nobody may answer.
+fn is_refused(node: &Node, wish: &Wish) -> bool {
+    !node.status().intercepted.is_subset(&wish.ready)
+}
+
 /// Rules that a killed node-cache left behind would keep clients here even while nobody answers.
 async fn take_over() {
     let (removed, troubles) = remove_node_cache_rules().await;
@@ -175,53 +192,4 @@ async fn take_over() {
         tracing::info!("Removed {} rules that node-cache left behind", removed.len());
     }
     troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
-}
-
-/// Which servers are behind the addresses that the cluster's zone is forwarded to. A Service's address is translated to
-/// one of its endpoints, and a packet is translated only once: a rule of ours has to name the endpoints.
-#[derive(Debug)]
-struct Behind {
-    /// Nobody needs to know, or the operator has said it.
-    off: bool,
-    cluster: Vec<SocketAddr>,
-    looking: JoinSet<Vec<SocketAddr>>,
-    seen: BTreeSet<SocketAddr>,
-}
-
-impl Behind {
-    fn new(options: &NodeOptions) -> Behind {
-        let off = options.fallback_given || !options.desired.addresses.iter().any(|ip| Base::is_private(*ip));
-        Behind { off, cluster: Vec::new(), looking: JoinSet::new(), seen: BTreeSet::new() }
-    }
-
-    fn look(&mut self, cluster: &[SocketAddr]) {
-        if self.cluster != cluster {
-            self.cluster = cluster.to_vec();
-            self.looking = JoinSet::new();
-            self.look_again();
-        }
-    }
-
-    fn look_again(&mut self) {
-        if self.off || !self.looking.is_empty() {
-            return;
-        }
-        self.seen.clear();
-        for address in self.cluster.iter().take(MOST_ADDRESSES) {
-            self.looking.spawn(endpoints(*address, TRIES));
-        }
-    }
-
-    /// Waits for the endpoints of all addresses; where none answered, nothing is known and this waits on. Safe to cancel.
-    async fn found(&mut self) -> Vec<SocketAddr> {
-        loop {
-            match self.looking.join_next().await {
-                Some(endpoints) => self.seen.extend(endpoints.unwrap_or_default()),
-                None => return std::future::pending().await,
-            }
-            if self.looking.is_empty() && !self.seen.is_empty() {
-                return self.seen.iter().copied().collect();
-            }
-        }
-    }
 }

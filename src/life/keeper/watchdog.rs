@@ -2,39 +2,45 @@
 //!
 //! A probe asks again and again for a second from one port, so that it stays with one worker's socket. One that gets no
 //! answer in that time takes its address out; the address comes back after several probes in a row were answered, since
-//! each reaches another worker at random. Where addresses that did answer stay out, the server is wedged.
+//! each reaches another worker at random. The server is wedged where nothing answers any more, where an address that did
+//! answer stays out for long, or where it goes out again and again, as with one worker of many. An address that left the
+//! machine, or whose packets are led to another server, is out too, and no fault of the server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::dns::Protocol;
+use crate::observe::probe::Failure;
 
 /// Probes over UDP that must be answered in a row after one was not.
 const CONVINCING: u32 = 5;
-/// An address that answered and is out for so long is a reason to end the server.
-const WEDGED: Duration = Duration::from_secs(2);
+/// An address is out, and since then nothing has answered anywhere.
+const MUTE: Duration = Duration::from_secs(2);
+/// An address is out, whatever else answers.
+const LONG: Duration = Duration::from_secs(10);
+/// An address that goes out so often in [`A_WHILE`] has a worker that is wedged.
+const OFTEN: u32 = 3;
+const A_WHILE: Duration = Duration::from_secs(60);
 
 /// What is known of each probed address. It reads no clock.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
     addresses: BTreeMap<SocketAddr, Record>,
+    /// When any probe was last answered over UDP.
+    answered: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Record {
-    udp: Streak,
-    tcp: Streak,
+    up: bool,
+    /// Answers in a row over UDP, and whether there was one over TCP.
+    udp: u32,
+    tcp: bool,
     /// Since when it is out, if it has answered this server before.
     out: Option<Instant>,
-    up: bool,
-}
-
-#[derive(Debug, Default)]
-struct Streak {
-    answered: u32,
-    /// It failed before, so more than one answer is needed.
-    doubted: bool,
+    /// When it first went out of late, and how often since then.
+    outages: Option<(Instant, u32)>,
 }
 
 impl Watchdog {
@@ -46,32 +52,35 @@ impl Watchdog {
         }
     }
 
-    /// Another server takes over: an address that is out has to convince from the beginning, and whatever is up stays up
-    /// until a probe fails, since queries wait in its socket.
+    /// Another server takes over. What is up stays up until a probe fails, since queries wait in its socket; the rest is
+    /// judged as if it had never been asked.
     pub(super) fn replaced(&mut self) {
-        for record in self.addresses.values_mut().filter(|record| !record.up) {
-            *record = Record::default();
+        for record in self.addresses.values_mut() {
+            *record = Record { up: record.up, ..Record::default() };
         }
     }
 
     /// A probe ended.
-    pub(super) fn heard(&mut self, address: SocketAddr, protocol: Protocol, answered: bool, now: Instant) {
+    pub(super) fn heard(
+        &mut self,
+        address: SocketAddr,
+        protocol: Protocol,
+        result: &Result<Duration, Failure>,
+        now: Instant,
+    ) {
         let Some(record) = self.addresses.get_mut(&address) else { return };
-        let streak = if protocol == Protocol::Udp { &mut record.udp } else { &mut record.tcp };
-        if !answered {
-            // One that never answered may just be coming up.
-            *streak = Streak { answered: 0, doubted: record.up || record.out.is_some() };
-            if record.up {
-                record.up = false;
-                record.out = Some(now);
+        match (result, protocol) {
+            (Ok(_), Protocol::Udp) => {
+                self.answered = Some(now);
+                record.udp = record.udp.saturating_add(1);
             }
-            return;
+            (Ok(_), Protocol::Tcp) => record.tcp = true,
+            (Err(Failure::Absent | Failure::Foreign), _) => *record = Record::default(),
+            // The server is alive and takes no more connections from this machine.
+            (Err(Failure::Closed), Protocol::Tcp) => {}
+            (Err(Failure::Silence | Failure::Network(_) | Failure::Closed), _) => record.fail(now),
         }
-        streak.answered = streak.answered.saturating_add(1);
-        let enough = if record.udp.doubted { CONVINCING } else { 1 };
-        if !record.up && record.udp.answered >= enough && record.tcp.answered >= 1 {
-            *record = Record { udp: Streak::default(), tcp: Streak::default(), out: None, up: true };
-        }
+        record.recover();
     }
 
     /// The addresses that answer.
@@ -84,10 +93,35 @@ impl Watchdog {
         !self.addresses.is_empty() && self.addresses.values().all(|record| !record.up)
     }
 
-    /// An address that answered this server and has been out for long.
+    /// An address that answered this server and no longer does as it should.
     pub(super) fn wedged(&self, now: Instant) -> Option<SocketAddr> {
-        let long = |record: &Record| record.out.is_some_and(|since| now.saturating_duration_since(since) >= WEDGED);
-        self.addresses.iter().find(|(_, record)| long(record)).map(|(address, _)| *address)
+        let is_wedged = |record: &Record| {
+            let out_for = |time| record.out.is_some_and(|since| now.saturating_duration_since(since) >= time);
+            let mute = record.out.is_some_and(|since| self.answered.is_none_or(|answered| answered < since));
+            let often = record.out.is_some() && record.outages.is_some_and(|(_, times)| times >= OFTEN);
+            (mute && out_for(MUTE)) || out_for(LONG) || often
+        };
+        self.addresses.iter().find(|(_, record)| is_wedged(record)).map(|(address, _)| *address)
+    }
+}
+
+impl Record {
+    fn fail(&mut self, now: Instant) {
+        (self.udp, self.tcp) = (0, false);
+        if !self.up {
+            return;
+        }
+        (self.up, self.out) = (false, Some(now));
+        let recent = self.outages.filter(|(first, _)| now.saturating_duration_since(*first) < A_WHILE);
+        self.outages = Some(recent.map_or((now, 1), |(first, times)| (first, times + 1)));
+    }
+
+    fn recover(&mut self) {
+        // One that never answered may just be coming up: a first answer is enough.
+        let enough = if self.out.is_some() { CONVINCING } else { 1 };
+        if !self.up && self.udp >= enough && self.tcp {
+            (self.up, self.out) = (true, None);
+        }
     }
 }
 
@@ -98,15 +132,30 @@ mod tests {
 
     const UDP: Protocol = Protocol::Udp;
     const TCP: Protocol = Protocol::Tcp;
+    const ANSWER: Result<Duration, Failure> = Ok(Duration::ZERO);
+    const SILENCE: Result<Duration, Failure> = Err(Failure::Silence);
 
     fn address() -> SocketAddr {
         "169.254.20.10:53".parse().unwrap()
     }
 
+    fn other() -> SocketAddr {
+        "10.96.0.10:53".parse().unwrap()
+    }
+
+    /// Both addresses are up.
     fn watching() -> (Watchdog, Instant) {
-        let mut watchdog = Watchdog::default();
-        watchdog.watch(&BTreeSet::from([address()]));
-        (watchdog, clock::now())
+        let (mut watchdog, now) = (Watchdog::default(), clock::now());
+        watchdog.watch(&BTreeSet::from([address(), other()]));
+        for address in [address(), other()] {
+            answer(&mut watchdog, address, 1, now);
+        }
+        (watchdog, now)
+    }
+
+    fn answer(watchdog: &mut Watchdog, address: SocketAddr, times: u32, now: Instant) {
+        watchdog.heard(address, TCP, &ANSWER, now);
+        (0..times).for_each(|_| watchdog.heard(address, UDP, &ANSWER, now));
     }
 
     fn is_up(watchdog: &Watchdog) -> bool {
@@ -114,59 +163,90 @@ mod tests {
     }
 
     #[test]
-    fn both_transports_must_answer_once_at_first() {
-        let (mut watchdog, now) = watching();
-        watchdog.heard(address(), UDP, true, now);
+    fn both_transports_must_answer_once_at_first_whatever_failed_before() {
+        let (mut watchdog, now) = (Watchdog::default(), clock::now());
+        watchdog.watch(&BTreeSet::from([address()]));
+        for failure in [Failure::Silence, Failure::Absent, Failure::Foreign] {
+            watchdog.heard(address(), UDP, &Err(failure), now);
+        }
+        watchdog.heard(address(), UDP, &ANSWER, now);
         assert!(!is_up(&watchdog));
-        watchdog.heard(address(), TCP, true, now);
+        watchdog.heard(address(), TCP, &ANSWER, now);
         assert!(is_up(&watchdog));
-        watchdog.heard("192.0.2.1:53".parse().unwrap(), UDP, true, now);
+        watchdog.heard(other(), UDP, &ANSWER, now);
         assert_eq!(watchdog.up().len(), 1, "one that is not watched does not count");
     }
 
     #[test]
-    fn after_a_failure_several_answers_are_needed() {
-        for failing in [UDP, TCP] {
+    fn after_silence_several_answers_are_needed() {
+        for silent in [UDP, TCP] {
             let (mut watchdog, now) = watching();
-            watchdog.heard(address(), UDP, false, now);
-            watchdog.heard(address(), UDP, true, now);
-            watchdog.heard(address(), TCP, true, now);
-            assert!(is_up(&watchdog), "what failed before the first answer does not count");
-            watchdog.heard(address(), failing, false, now);
+            watchdog.heard(address(), silent, &SILENCE, now);
             assert!(!is_up(&watchdog));
-            watchdog.heard(address(), UDP, false, now);
+            watchdog.heard(address(), TCP, &ANSWER, now);
             for answers in 1..=CONVINCING {
-                watchdog.heard(address(), TCP, true, now);
-                watchdog.heard(address(), UDP, true, now);
+                watchdog.heard(address(), UDP, &ANSWER, now);
                 assert_eq!(is_up(&watchdog), answers == CONVINCING, "{answers}");
             }
-            assert_eq!(watchdog.wedged(now + 10 * WEDGED), None);
+            assert_eq!(watchdog.wedged(now + 2 * LONG), None);
         }
     }
 
     #[test]
-    fn one_that_answered_and_stays_out_is_wedged_and_one_that_never_did_is_not() {
+    fn a_server_that_answers_nowhere_is_wedged_soon_and_one_that_answers_elsewhere_later() {
         let (mut watchdog, now) = watching();
-        watchdog.heard(address(), UDP, false, now);
-        assert_eq!(watchdog.wedged(now + 10 * WEDGED), None);
+        let later = now + Duration::from_millis(1);
+        watchdog.heard(address(), UDP, &SILENCE, later);
+        assert_eq!(watchdog.wedged(later), None);
+        assert_eq!(watchdog.wedged(later + MUTE), Some(address()));
+        watchdog.heard(other(), UDP, &ANSWER, later);
+        assert_eq!(watchdog.wedged(later + MUTE), None);
+        assert_eq!(watchdog.wedged(later + LONG), Some(address()));
         watchdog.replaced();
-        watchdog.heard(address(), UDP, true, now);
-        watchdog.heard(address(), TCP, true, now);
-        watchdog.heard(address(), UDP, false, now);
-        // Every other probe reaches a worker that is well.
-        watchdog.heard(address(), UDP, true, now);
-        watchdog.heard(address(), UDP, false, now + WEDGED / 2);
-        assert_eq!(watchdog.wedged(now + WEDGED / 2), None);
-        assert_eq!(watchdog.wedged(now + WEDGED), Some(address()));
-        watchdog.replaced();
-        assert_eq!(watchdog.wedged(now + 10 * WEDGED), None, "the next server is judged anew");
+        assert_eq!(watchdog.wedged(later + 2 * LONG), None, "the next server is judged anew");
+        watchdog.heard(address(), UDP, &SILENCE, later);
+        assert_eq!(watchdog.wedged(later + 2 * LONG), None, "and has not answered yet");
+    }
+
+    #[test]
+    fn one_worker_of_many_that_is_wedged_shows_by_outages_that_come_again() {
+        let (mut watchdog, now) = watching();
+        for outage in 1..=OFTEN {
+            let at = now + Duration::from_secs(4) * outage;
+            watchdog.heard(address(), UDP, &SILENCE, at);
+            assert_eq!(watchdog.wedged(at).is_some(), outage == OFTEN, "{outage}");
+            answer(&mut watchdog, address(), CONVINCING, at);
+            assert_eq!(watchdog.wedged(at), None, "it answers");
+        }
+        let (mut watchdog, now) = watching();
+        for outage in 1..=10 {
+            let at = now + A_WHILE * outage;
+            watchdog.heard(address(), UDP, &SILENCE, at);
+            assert_eq!(watchdog.wedged(at), None, "once a minute is no pattern");
+            answer(&mut watchdog, address(), CONVINCING, at);
+        }
+    }
+
+    #[test]
+    fn an_address_that_left_or_leads_elsewhere_is_out_and_no_fault_of_the_server() {
+        for failure in [Failure::Absent, Failure::Foreign] {
+            let (mut watchdog, now) = watching();
+            watchdog.heard(address(), UDP, &Err(failure), now);
+            assert!(!is_up(&watchdog));
+            assert_eq!(watchdog.wedged(now + 2 * LONG), None);
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_no_more_connections_is_alive() {
+        let (mut watchdog, now) = watching();
+        watchdog.heard(address(), TCP, &Err(Failure::Closed), now);
+        assert!(is_up(&watchdog));
     }
 
     #[test]
     fn a_server_that_is_replaced_in_time_is_not_noticed() {
-        let (mut watchdog, now) = watching();
-        watchdog.heard(address(), UDP, true, now);
-        watchdog.heard(address(), TCP, true, now);
+        let (mut watchdog, _) = watching();
         watchdog.replaced();
         assert!(is_up(&watchdog));
         watchdog.watch(&BTreeSet::new());

@@ -4,6 +4,7 @@
 //! [`PATIENCE`].
 
 use std::io;
+use std::num::NonZero;
 use std::time::Duration;
 
 use netlink_packet_core::{
@@ -35,6 +36,14 @@ pub(super) struct Netfilter {
     socket: Socket,
     port: u32,
     sequence: u32,
+}
+
+#[cfg(test)]
+impl Netfilter {
+    /// Has the socket talk to another one instead of the kernel: whoever has this port, or nobody.
+    pub(super) fn lead_to(&mut self, port: u32) {
+        self.socket.connect(&SocketAddr::new(port, 0)).expect("root may choose");
+    }
 }
 
 /// One message of a transaction.
@@ -170,16 +179,12 @@ impl Netfilter {
                 }
                 interrupted |= message.header.flags & INTERRUPTED != 0;
                 match message.payload {
-                    NetlinkPayload::Done(_) => return Ok((answers, interrupted)),
-                    NetlinkPayload::Error(error) => {
-                        let code = error.code.map_or(0, |code| code.get().abs());
-                        return if code == 0 {
-                            Ok((answers, interrupted))
-                        } else {
-                            Err(io::Error::from_raw_os_error(code))
-                        };
-                    }
                     NetlinkPayload::InnerMessage(message) => answers.push(message.inner),
+                    // A list that the kernel could not go on with ends like any other, but for its code.
+                    NetlinkPayload::Done(end) => return ended(end.code, answers, interrupted),
+                    NetlinkPayload::Error(error) => {
+                        return ended(error.code.map_or(0, NonZero::get), answers, interrupted);
+                    }
                     _ => {}
                 }
             }
@@ -195,6 +200,13 @@ impl Netfilter {
     fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
+    }
+}
+
+fn ended<T>(code: i32, answers: T, interrupted: bool) -> io::Result<(T, bool)> {
+    match code {
+        0 => Ok((answers, interrupted)),
+        code => Err(io::Error::from_raw_os_error(code.abs())),
     }
 }
 
@@ -223,4 +235,37 @@ fn encode(message: NetfilterMessage, flags: u16, sequence: u32) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len().next_multiple_of(4)];
     message.serialize(&mut bytes);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::namespace::private;
+    use netlink_packet_core::{NLM_F_MULTIPART, NLMSG_DONE};
+    use netlink_packet_netfilter::nftables::{NfTablesMessage, TableMessage};
+
+    #[test]
+    fn a_list_that_ends_with_an_error_is_an_error() {
+        private(|| {
+            let mut stand_in = Socket::new(NETLINK_NETFILTER).expect("a socket");
+            let port = stand_in.bind_auto().expect("a port").port_number();
+            let mut kernel = Netfilter::connect().expect("a socket");
+            kernel.lead_to(port);
+            for (code, outcome) in [(0, None), (-libc::ENOMEM, Some(libc::ENOMEM))] {
+                let next = kernel.sequence + 1;
+                let mut end = Vec::new();
+                end.extend(20_u32.to_ne_bytes());
+                end.extend(NLMSG_DONE.to_ne_bytes());
+                end.extend(NLM_F_MULTIPART.to_ne_bytes());
+                end.extend(next.to_ne_bytes());
+                end.extend(0_u32.to_ne_bytes());
+                end.extend(code.to_ne_bytes());
+                // The answer may lie there before the question.
+                stand_in.send_to(&end, &SocketAddr::new(kernel.port(), 0), 0).expect("root may send");
+                let asked = NfTablesMessage::GetTable(TableMessage { attributes: Vec::new() });
+                let listed = kernel.list(NetfilterProtoFamily::Inet, asked);
+                assert_eq!(listed.err().and_then(|error| error.raw_os_error()), outcome);
+            }
+        });
+    }
 }

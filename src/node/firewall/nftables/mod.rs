@@ -181,8 +181,13 @@ impl Nftables {
         }
         let without_fallback = Base { fallback: Vec::new(), ..wanted.clone() };
         let table = rules::base(if self.lacks.is_some() { &without_fallback } else { wanted }, &self.instance);
-        if table.is_in_place(&mut self.kernel)? || unchanged && self.has_other_author()? {
+        if table.is_in_place(&mut self.kernel)? {
             self.base.seen(wanted.clone(), generation);
+            return Ok(false);
+        }
+        if unchanged && self.has_other_author()? {
+            // That ends with its author, whose death does not count as a change of the ruleset.
+            self.base.generation = None;
             return Ok(false);
         }
         if let Err(error) = self.kernel.transact(table.writing()) {

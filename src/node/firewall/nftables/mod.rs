@@ -109,9 +109,21 @@ impl Nftables {
 
     /// As [`super::Firewall::intercept`].
     pub async fn intercept(&mut self, ready: &BTreeSet<IpAddr>) -> Result<Option<Action>, Trouble> {
-        self.place_intercept(ready).map_err(|error| {
-            trouble("the rules that bring packets to the cache were not placed", &error, KEEPS_INTERCEPT)
-        })
+        let stood = self.intercept.wanted.as_ref().is_some_and(|(ready, _)| !ready.is_empty());
+        match self.place_intercept(ready, stood) {
+            Ok(action) => Ok(action),
+            Err(error) => {
+                if ready.is_empty() {
+                    // The table ends with its socket, whatever the kernel has against looking at it or writing it.
+                    self.owner = None;
+                    self.intercept = Placed::NOTHING;
+                    if stood {
+                        return Ok(Some(Action::Withdrawn));
+                    }
+                }
+                Err(trouble("the rules that bring packets to the cache were not placed", &error, KEEPS_INTERCEPT))
+            }
+        }
     }
 
     /// As [`super::Firewall::remove_base`].
@@ -140,7 +152,8 @@ impl Nftables {
         self.watch.changed(&[BASE, &own], &ports).await;
     }
 
-    fn place_intercept(&mut self, ready: &BTreeSet<IpAddr>) -> io::Result<Option<Action>> {
+    /// `stood` is whether packets were intercepted before.
+    fn place_intercept(&mut self, ready: &BTreeSet<IpAddr>, stood: bool) -> io::Result<Option<Action>> {
         let wanted = (ready.clone(), self.ports);
         let generation = self.generation()?;
         if self.intercept.is(&wanted, generation) {
@@ -151,16 +164,8 @@ impl Nftables {
             self.intercept.seen(wanted, generation);
             return Ok(None);
         }
-        let stood = self.intercept.wanted.as_ref().is_some_and(|(ready, _)| !ready.is_empty());
-        match self.write_owned(&table) {
-            Ok(()) => self.intercept.written(wanted),
-            Err(_) if stood && ready.is_empty() => {
-                // The table ends with its socket, whatever the kernel has against the transaction.
-                self.owner = None;
-                self.intercept = Placed::NOTHING;
-            }
-            Err(error) => return Err(error),
-        }
+        self.write_owned(&table)?;
+        self.intercept.written(wanted);
         Ok(match (ready.is_empty(), stood) {
             (true, true) => Some(Action::Withdrawn),
             (true, false) => None,

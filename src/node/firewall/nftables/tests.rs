@@ -143,6 +143,27 @@ fn withdrawn_is_an_empty_table() {
 }
 
 #[test]
+fn a_withdrawal_does_not_depend_on_the_kernels_answers() {
+    private(|| {
+        with_all(async |mut rules, base| {
+            let nobody = u32::MAX;
+            rules.kernel.lead_to(nobody);
+            assert!(rules.intercept(&addresses(&["10.96.0.10"])).await.is_err(), "nothing can be looked at");
+            assert_eq!(tables().lines().count(), 2);
+            assert_eq!(rules.intercept(&BTreeSet::new()).await, Ok(Some(Action::Withdrawn)));
+            assert_eq!(tables(), "table inet dnslet\n");
+            assert!(rules.intercept(&BTreeSet::new()).await.is_err(), "there is nothing to withdraw");
+
+            rules.kernel = Netfilter::connect().unwrap();
+            assert_eq!(rules.intercept(&all(&base)).await, Ok(Some(Action::Intercepted)));
+            rules.owner.as_mut().unwrap().lead_to(nobody);
+            assert_eq!(rules.intercept(&BTreeSet::new()).await, Ok(Some(Action::Withdrawn)));
+            assert_eq!(tables(), "table inet dnslet\n");
+        });
+    });
+}
+
+#[test]
 fn whatever_others_do_to_the_base_is_repaired() {
     private(|| {
         with_all(async |mut rules, base| {

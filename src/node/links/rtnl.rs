@@ -4,7 +4,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 
-use futures_util::TryStreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
 };
@@ -14,6 +16,12 @@ use tokio::task::JoinHandle;
 
 /// Who put an address there (IFA_PROTO, Linux 5.18): the port of DNS, to know ours again after a restart.
 const OURS: AddressProtocol = AddressProtocol::Other(53);
+
+/// How often the addresses are read again because they changed meanwhile.
+const MOST_READINGS: usize = 8;
+
+/// Set in a message of a list that changed while it was read (NLM_F_DUMP_INTR).
+const INTERRUPTED: u16 = 0x10;
 
 /// A connection to the kernel.
 pub(super) struct Rtnl {
@@ -48,7 +56,9 @@ pub(super) struct Placed {
 impl Rtnl {
     /// Connects; must be called inside a runtime.
     pub(super) fn connect() -> io::Result<Rtnl> {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let (mut connection, handle, _) = rtnetlink::new_connection()?;
+        // Only the end of a list says whether it is whole.
+        connection.set_forward_done(true);
         Ok(Rtnl { handle, connection: tokio::spawn(connection) })
     }
 
@@ -75,14 +85,17 @@ impl Rtnl {
         }
     }
 
-    /// Every address of this network namespace.
+    /// Every address of this network namespace. Read again if the list changed meanwhile.
     pub(super) async fn addresses(&self) -> io::Result<Vec<Placed>> {
-        let mut messages = pin!(self.handle.address().get().execute());
-        let mut found = Vec::new();
-        while let Some(message) = messages.try_next().await.map_err(plain)? {
-            found.extend(placed(&message));
+        for _ in 0..MOST_READINGS {
+            let mut question = NetlinkMessage::from(RouteNetlinkMessage::GetAddress(AddressMessage::default()));
+            question.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+            let answers = self.handle.clone().request(question).map_err(plain)?;
+            if let Some(found) = listed(answers).await? {
+                return Ok(found);
+            }
         }
-        Ok(found)
+        Err(io::Error::from(io::ErrorKind::Interrupted))
     }
 
     /// Makes an interface and brings it up.
@@ -162,6 +175,23 @@ impl From<LinkMessage> for Link {
     }
 }
 
+/// The addresses of a whole list; `None` if it changed while it was read.
+async fn listed(answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>>) -> io::Result<Option<Vec<Placed>>> {
+    let (mut answers, mut found, mut interrupted) = (pin!(answers), Vec::new(), false);
+    while let Some(answer) = answers.next().await {
+        interrupted |= answer.header.flags & INTERRUPTED != 0;
+        match answer.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => found.extend(placed(&message)),
+            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            NetlinkPayload::Done(end) if end.code == 0 => return Ok((!interrupted).then_some(found)),
+            NetlinkPayload::Done(end) => return Err(io::Error::from_raw_os_error(end.code.abs())),
+            _ => {}
+        }
+    }
+    // The connection ended first.
+    Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+}
+
 /// The address that is this host's own: on a point-to-point link the other attribute is the peer's.
 fn placed(message: &AddressMessage) -> Option<Placed> {
     let (mut local, mut other, mut marked) = (None, None, false);
@@ -193,5 +223,43 @@ fn plain(error: Error) -> io::Error {
     match error {
         Error::NetlinkError(error) => error.to_io(),
         error => io::Error::other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use netlink_packet_core::{DoneMessage, NetlinkHeader};
+
+    fn message(flags: u16, payload: NetlinkPayload<RouteNetlinkMessage>) -> NetlinkMessage<RouteNetlinkMessage> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        NetlinkMessage::new(header, payload)
+    }
+
+    fn address() -> NetlinkPayload<RouteNetlinkMessage> {
+        let message = AddressMessageBuilder::<Ipv4Addr>::new().address([169, 254, 20, 10].into(), 32).build();
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message))
+    }
+
+    fn end(code: i32) -> NetlinkPayload<RouteNetlinkMessage> {
+        let mut end = DoneMessage::default();
+        end.code = code;
+        NetlinkPayload::Done(end)
+    }
+
+    #[tokio::test]
+    async fn only_a_whole_list_counts() {
+        let read = async |answers: Vec<_>| {
+            let found = listed(stream::iter(answers)).await;
+            found.map(|found| found.map(|found| found.len())).map_err(|error| error.raw_os_error())
+        };
+        assert_eq!(read(vec![message(0, address()), message(0, end(0))]).await, Ok(Some(1)));
+        assert_eq!(read(vec![message(INTERRUPTED, address()), message(0, end(0))]).await, Ok(None));
+        assert_eq!(read(vec![message(0, address()), message(INTERRUPTED, end(0))]).await, Ok(None));
+        let refused = read(vec![message(0, address()), message(0, end(-libc::ENOMEM))]).await;
+        assert_eq!(refused, Err(Some(libc::ENOMEM)));
+        assert_eq!(read(vec![message(0, address())]).await, Err(None), "cut off");
     }
 }

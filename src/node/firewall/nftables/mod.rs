@@ -104,7 +104,8 @@ impl Nftables {
         let written = self
             .place_base(wanted)
             .map_err(|error| trouble("the rules for when the cache is away were not placed", &error, KEEPS_BASE))?;
-        self.lacks.clone().map_or(Ok(written), Err)
+        let heard = self.watch.renew().map_err(|error| trouble("changes of rules are not heard of", &error, UNHEARD));
+        self.lacks.clone().map_or(heard.map(|()| written), Err)
     }
 
     /// As [`super::Firewall::intercept`].
@@ -253,6 +254,8 @@ const KEEPS_BASE: &str = "the cache answers, but while it is away replies may be
                           answer; look at `nft list table inet dnslet`";
 const KEEPS_INTERCEPT: &str = "packets go where they went before, which is the cluster's DNS if nothing else was placed; \
                                it is tried again";
+const UNHEARD: &str = "the rules are in place; what others do to them is repaired at the next regular look, which also \
+                       tries to listen again";
 const NO_FALLBACK: &str = "link-local clients get no answer while the cache is away; the kernel may lack nft_nat, nft_masq \
                            or nft_numgen";
 

@@ -323,6 +323,21 @@ fn more_changes_than_could_be_told_are_a_change() {
 }
 
 #[test]
+fn where_no_more_changes_are_told_it_listens_again() {
+    private(|| {
+        with_all(async |mut rules, base| {
+            rules.watch.end();
+            run("nft flush ruleset");
+            let moment = Duration::from_millis(100);
+            assert!(tokio::time::timeout(moment, rules.changed()).await.is_err(), "nothing is told");
+            assert_eq!(rules.base(&base).await, Ok(true));
+            run("nft flush ruleset");
+            rules.changed().await;
+        });
+    });
+}
+
+#[test]
 fn without_the_fallback_the_rest_is_placed() {
     private(|| {
         block_on(async {

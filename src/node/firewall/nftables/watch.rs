@@ -1,5 +1,6 @@
 //! Waits for changes of our tables by others.
 
+use std::future;
 use std::io;
 
 use netlink_packet_core::{NetlinkBuffer, NlasIterator};
@@ -26,6 +27,7 @@ const TABLE_NAME: u16 = 1;
 pub(super) struct Watch {
     socket: TokioSocket,
     datagram: Vec<u8>,
+    broken: bool,
 }
 
 impl Watch {
@@ -34,16 +36,20 @@ impl Watch {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
         socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
         socket.socket_mut().add_membership(GROUP)?;
-        Ok(Self { socket, datagram: Vec::with_capacity(LARGEST_DATAGRAM) })
+        Ok(Self { socket, datagram: Vec::with_capacity(LARGEST_DATAGRAM), broken: false })
     }
 
     /// Waits for a change of a table of one of these names, made from another socket than these, or for the kernel to say
-    /// that there were more changes than it could tell. Cancel-safe.
+    /// that there were more changes than it could tell, or none from here on. Cancel-safe.
     pub(super) async fn changed(&mut self, tables: &[&str], own_ports: &[Option<u32>]) {
+        if self.broken {
+            return future::pending().await;
+        }
         loop {
             self.datagram.clear();
-            if self.socket.recv(&mut self.datagram).await.is_err() {
-                // ENOBUFS: events were lost.
+            if let Err(error) = self.socket.recv(&mut self.datagram).await {
+                // ENOBUFS: events were lost, and others will come.
+                self.broken = error.raw_os_error() != Some(libc::ENOBUFS);
                 return;
             }
             let others =
@@ -54,10 +60,23 @@ impl Watch {
             }
         }
     }
+
+    /// Listens again where no more events would come. Errors: the kernel's; there are still none then.
+    pub(super) fn renew(&mut self) -> io::Result<()> {
+        if self.broken {
+            *self = Self::start()?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 impl Watch {
+    /// As after an error that lasts.
+    pub(super) fn end(&mut self) {
+        self.broken = true;
+    }
+
     /// Leaves room for hardly any event.
     pub(super) fn shrink(&self) {
         self.socket.socket_ref().set_rx_buf_sz(1_i32).expect("any size is allowed");

@@ -175,7 +175,7 @@ impl Nftables {
     }
 
     /// Places the base unless the kernel has it, or has that of an instance with the last word. Where the kernel refuses
-    /// the fallback, the rest is placed and `lacks` says so. Returns whether something was written.
+    /// what translates, the rest is placed and `lacks` says so. Returns whether something was written.
     fn place_base(&mut self, wanted: &Base) -> io::Result<bool> {
         let generation = self.generation()?;
         if self.base.is(wanted, generation) {
@@ -185,8 +185,8 @@ impl Nftables {
         if !unchanged {
             self.lacks = None;
         }
-        let without_fallback = Base { fallback: Vec::new(), ..wanted.clone() };
-        let table = rules::base(if self.lacks.is_some() { &without_fallback } else { wanted }, &self.instance);
+        let bare = rules::base_without_translation(wanted, &self.instance);
+        let table = if self.lacks.is_some() { bare.clone() } else { rules::base(wanted, &self.instance) };
         if table.is_in_place(&mut self.kernel)? {
             self.base.seen(wanted.clone(), generation);
             return Ok(false);
@@ -197,11 +197,11 @@ impl Nftables {
             return Ok(false);
         }
         if let Err(error) = self.kernel.transact(table.writing()) {
-            if without_fallback == *wanted || self.lacks.is_some() {
+            if table == bare {
                 return Err(error);
             }
-            self.lacks = Some(trouble("the fallback was not placed", &error, NO_FALLBACK));
-            self.kernel.transact(rules::base(&without_fallback, &self.instance).writing())?;
+            self.lacks = Some(trouble("the rules that translate were not placed", &error, NO_FALLBACK));
+            self.kernel.transact(bare.writing())?;
         }
         self.base.written(wanted.clone());
         Ok(true)
@@ -256,8 +256,8 @@ const KEEPS_INTERCEPT: &str = "packets go where they went before, which is the c
                                it is tried again";
 const UNHEARD: &str = "the rules are in place; what others do to them is repaired at the next regular look, which also \
                        tries to listen again";
-const NO_FALLBACK: &str = "link-local clients get no answer while the cache is away; the kernel may lack nft_nat, nft_masq \
-                           or nft_numgen";
+const NO_FALLBACK: &str = "link-local clients and clients on the node get no answer while the cache is away; the kernel may \
+                           lack nft_nat, nft_masq or nft_numgen";
 
 impl<W: PartialEq> Placed<W> {
     const NOTHING: Self = Self { wanted: None, generation: None };

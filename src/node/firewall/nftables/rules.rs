@@ -58,11 +58,15 @@ pub(super) fn base(wanted: &Base, instance: &str) -> Table {
         }
     }
     // A Service address is translated by others, but its host clients need the same help.
-    let helped = fallback.iter().filter(|(address, servers)| !servers.is_empty() || !Base::is_private(*address));
-    let rules: Vec<Rule> = helped.map(|(address, _)| masquerade_rule(*address)).collect();
-    if !rules.is_empty() {
-        table.chains.push(at("fallback_postrouting", "nat", InetHookNumber::PostRouting, SOURCE, rules));
-    }
+    let rules = addresses.iter().map(|address| masquerade_rule(*address)).collect();
+    table.chains.push(at("fallback_postrouting", "nat", InetHookNumber::PostRouting, SOURCE, rules));
+    table
+}
+
+/// The base for a kernel that translates nothing.
+pub(super) fn base_without_translation(wanted: &Base, instance: &str) -> Table {
+    let mut table = base(&Base { fallback: Vec::new(), ..wanted.clone() }, instance);
+    table.chains.retain(|chain| chain.place.is_none_or(|place| place.kind != "nat"));
     table
 }
 

@@ -103,6 +103,25 @@ fn packets_go_to_the_cache_when_intercepted_and_to_the_cluster_otherwise() {
 }
 
 #[test]
+fn clients_on_the_node_reach_a_service_of_a_family_without_fallback() {
+    private(|| {
+        block_on(async {
+            let (_pod, dns) = network();
+            kube_proxy();
+            serve_cluster(&dns);
+            let mut base = base();
+            base.fallback.retain(SocketAddr::is_ipv4);
+            let mut rules = Nftables::detect().await.unwrap();
+            rules.base(&base).await.unwrap();
+            let service = CACHE.iter().position(|address| *address == "fd00:96::a").unwrap();
+            let answers = asked(None, 0).await;
+            assert_eq!(answers[2 * service..][..2], ["cluster", "cluster"]);
+            assert_eq!(answers[..4], everywhere("cluster")[..4]);
+        });
+    });
+}
+
+#[test]
 fn a_client_that_goes_on_asking_is_led_back_and_forth() {
     private(|| {
         block_on(async {

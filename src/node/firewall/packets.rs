@@ -92,8 +92,8 @@ fn answered_by(domain: Domain, kind: Type, server: SocketAddr, mark: u32) -> std
 }
 
 /// Asks every address over both transports; a refusal is an answer too.
-pub(super) fn ask(mark: u32) -> Answers {
-    let servers = CACHE.iter().map(|address| SocketAddr::new(address.parse().expect("an address"), 53));
+pub(super) fn ask(port: u16, mark: u32) -> Answers {
+    let servers = CACHE.iter().map(|address| SocketAddr::new(address.parse().expect("an address"), port));
     servers
         .flat_map(|server| [Type::DGRAM, Type::STREAM].map(|kind| (server, kind)))
         .map(|(server, kind)| match answered_by(Domain::for_address(server), kind, server, mark) {
@@ -106,8 +106,13 @@ pub(super) fn ask(mark: u32) -> Answers {
 
 /// The answers a pod gets, or a program of the node.
 pub(super) async fn asked(pod: Option<&Host>, mark: u32) -> Answers {
+    asked_at(53, pod, mark).await
+}
+
+/// As [`asked`], at another port than that of DNS.
+pub(super) async fn asked_at(port: u16, pod: Option<&Host>, mark: u32) -> Answers {
     let (give, take) = oneshot::channel();
-    let work = move || give.send(ask(mark)).expect("the test waits");
+    let work = move || give.send(ask(port, mark)).expect("the test waits");
     match pod {
         Some(pod) => pod.thread(work),
         None => thread::spawn(work),

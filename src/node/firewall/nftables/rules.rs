@@ -29,6 +29,9 @@ const RAW: i32 = -300;
 const AFTER_DESTINATION: i32 = -90;
 const SOURCE: i32 = 100;
 
+/// What a rule is for, in words.
+const HEALTH_CHECKS: &str = "health checks";
+
 /// The two ports that clients ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ports {
@@ -46,9 +49,24 @@ pub(super) fn base(wanted: &Base, instance: &str) -> Table {
         return table;
     }
     let addresses: BTreeSet<IpAddr> = wanted.addresses.iter().copied().collect();
-    table.chains.extend([from_cache(ports, false), probes(&addresses, ports), output_of_base(&addresses)]);
     let fallback: Vec<(IpAddr, Vec<SocketAddr>)> =
         addresses.iter().map(|address| (*address, wanted.fallback_of(*address))).collect();
+    table.chains.extend([from_cache(ports, false), health_checks(ports), probes(&addresses, ports)]);
+    let only_here = fallback.iter().filter(|(address, servers)| servers.is_empty() && is_link_local(*address));
+    if only_here.clone().next().is_some() {
+        table.chains.push(to_cache(ports, false));
+    }
+    let arriving: Vec<Rule> = addresses
+        .iter()
+        .map(|there| {
+            let chain =
+                if only_here.clone().any(|(address, _)| address == there) { "to_cache" } else { "health_checks" };
+            let comment = format!("untracked to {there}");
+            rule(comment, [address(End::Destination, *there), vec![jump(chain)]])
+        })
+        .collect();
+    table.chains.push(at("prerouting", "filter", InetHookNumber::PreRouting, RAW, arriving.clone()));
+    table.chains.push(output_of_base(&addresses, arriving));
     if fallback.iter().any(|(_, servers)| !servers.is_empty()) {
         for (name, hook) in
             [("fallback_prerouting", InetHookNumber::PreRouting), ("fallback_output", InetHookNumber::LocalOut)]
@@ -80,7 +98,7 @@ pub(super) fn intercept(instance: &str, ready: &BTreeSet<IpAddr>, ports: Ports) 
     if ready.is_empty() {
         return table;
     }
-    table.chains.extend([to_cache(ports), from_cache(ports, true)]);
+    table.chains.extend([to_cache(ports, true), from_cache(ports, true)]);
     for (name, hook) in [("prerouting", InetHookNumber::PreRouting), ("output", InetHookNumber::LocalOut)] {
         let both_ends = ready.iter().flat_map(|there| {
             [
@@ -93,11 +111,26 @@ pub(super) fn intercept(instance: &str, ready: &BTreeSet<IpAddr>, ports: Ports) 
     table
 }
 
-fn to_cache(ports: Ports) -> Chain {
+fn to_cache(ports: Ports, counted: bool) -> Chain {
     beside(
         "to_cache",
-        untracked(End::Destination, ports, ["queries over UDP", "queries over TCP", "health checks"], true),
+        untracked(End::Destination, ports, ["queries over UDP", "queries over TCP", HEALTH_CHECKS], counted),
     )
+}
+
+/// Nobody else answers these. If the replies are untracked and these are not, the connection looks as if it had begun
+/// in its middle, and hosts drop such packets.
+fn health_checks(ports: Ports) -> Chain {
+    let matched = port(End::Destination, Transport::Tcp, ports.health);
+    beside("health_checks", vec![rule(HEALTH_CHECKS.to_owned(), [matched, vec![notrack()]])])
+}
+
+/// Whether the address cannot be that of a Service either.
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 /// Replies of the cache. Nobody needs to know how many there were while nothing is intercepted.
@@ -120,12 +153,12 @@ fn probes(addresses: &BTreeSet<IpAddr>, ports: Ports) -> Chain {
     beside("probes", each.collect())
 }
 
-fn output_of_base(addresses: &BTreeSet<IpAddr>) -> Chain {
+fn output_of_base(addresses: &BTreeSet<IpAddr>, arriving: Vec<Rule>) -> Chain {
     let probes = rule("the cache's own probes".to_owned(), [mark(PROBE_MARK), vec![jump("probes")]]);
     let replies = addresses
         .iter()
         .map(|there| rule(format!("from {there}"), [address(End::Source, *there), vec![jump("from_cache")]]));
-    at("output", "filter", InetHookNumber::LocalOut, RAW, [probes].into_iter().chain(replies).collect())
+    at("output", "filter", InetHookNumber::LocalOut, RAW, [probes].into_iter().chain(replies).chain(arriving).collect())
 }
 
 fn untracked(end: End, ports: Ports, comments: [&str; 3], counted: bool) -> Vec<Rule> {

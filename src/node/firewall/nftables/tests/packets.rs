@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::node::firewall::PROBE_MARK;
-use crate::node::firewall::packets::{CACHE, CLUSTER, asked, everywhere, network, serve, serve_cluster};
+use crate::node::firewall::packets::{CACHE, CLUSTER, asked, asked_at, everywhere, network, serve, serve_cluster};
 use crate::node::namespace::Host;
 
 fn base() -> Base {
@@ -117,6 +117,35 @@ fn clients_on_the_node_reach_a_service_of_a_family_without_fallback() {
             let answers = asked(None, 0).await;
             assert_eq!(answers[2 * service..][..2], ["cluster", "cluster"]);
             assert_eq!(answers[..4], everywhere("cluster")[..4]);
+        });
+    });
+}
+
+#[test]
+fn tcp_is_whole_while_nothing_is_intercepted() {
+    private(|| {
+        block_on(async {
+            let (pod, _dns) = network();
+            run("nft -f - <<'EOF'
+table inet strict {
+  chain input {
+    type filter hook input priority 0; policy accept;
+    ct state invalid drop
+  }
+}
+EOF");
+            let base = Base { fallback: Vec::new(), ..base() };
+            let mut rules = Nftables::detect().await.unwrap();
+            rules.base(&base).await.unwrap();
+            let mut cache = cache(&base.addresses).await;
+            for address in &base.addresses {
+                serve(&mut cache, SocketAddr::new(*address, 8080), b"health").await;
+            }
+            for client in [Some(&pod), None] {
+                let link_local = &asked(client, 0).await[..2];
+                assert_eq!(link_local, ["cache", "cache"]);
+                assert_eq!(asked_at(8080, client, 0).await, everywhere("health"));
+            }
         });
     });
 }

@@ -1,5 +1,7 @@
 //! What is wanted and what is there, brought together.
 
+mod fallback;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 
-use super::desired::Desired;
+use super::desired::{Desired, Rules};
 use super::firewall::{Base, Firewall};
 use super::links::{Links, listed};
 use super::status::{Action, Status, Trouble};
@@ -27,6 +29,10 @@ pub struct Node {
     /// `None` while there is no connection to the kernel, or none is needed.
     links: Option<Links>,
     firewall: Firewall,
+    /// Whether the fallback was given or found. Until then it is what the node has already.
+    knows_fallback: bool,
+    /// Whether the rules in the kernel were looked at for a fallback.
+    has_looked: bool,
     /// The addresses whose packets are to come here.
     ready: BTreeSet<IpAddr>,
     /// The base that is in place, or as much of it as could be placed.
@@ -50,12 +56,15 @@ enum Part {
 
 impl Node {
     /// Brings the node in order as far as it can; packets do not come here before [`Node::intercept`]. Never fails: what
-    /// could not be done is in the log and in the status. Must be called inside a runtime.
+    /// could not be done is in the log and in the status. No servers in `desired.fallback` means that they are not known
+    /// before [`Node::set_fallback`]. Must be called inside a runtime.
     pub async fn start(desired: Desired) -> Node {
         let (firewall, trouble) = Firewall::choose(desired.rules).await;
         let mut node = Node {
             links: None,
             firewall,
+            knows_fallback: !desired.fallback.is_empty(),
+            has_looked: false,
             ready: BTreeSet::new(),
             base: None,
             status: Status::default(),
@@ -77,8 +86,9 @@ impl Node {
         self.steer().await;
     }
 
-    /// Sets the servers that link-local clients reach while nobody answers here.
+    /// Sets the servers that link-local clients reach while nobody answers here; with none, nobody leads them anywhere.
     pub async fn set_fallback(&mut self, endpoints: Vec<SocketAddr>) {
+        self.knows_fallback = true;
         self.desired.fallback = endpoints;
         self.lay().await;
     }
@@ -118,7 +128,8 @@ impl Node {
 
     /// Leaves the node as it is to be found: packets do not come here, and unless `keep_all`, what is ours goes. What stays
     /// are addresses that lead to the cluster's DNS, with the rules for that, because clients have them in their
-    /// configuration; and what another instance uses, as during an upgrade.
+    /// configuration, or that may yet, because its servers were not found; and what another instance uses, as during an
+    /// upgrade.
     pub async fn teardown(&mut self, keep_all: bool) {
         self.intercept(BTreeSet::new()).await;
         if keep_all || self.is_shared().await {
@@ -133,6 +144,11 @@ impl Node {
                 relied_on = true;
             } else if !servers.is_empty() && self.covers(address) {
                 tracing::info!("Kept {address} - it leads to the cluster's DNS while nobody answers here");
+            } else if self.may_fall_back() && Base::is_private(address) {
+                tracing::info!(
+                    "Kept {address} - clients may have it in their configuration, and the cluster's DNS servers for them \
+                     were not found; `dnslet cleanup` removes it"
+                );
             } else {
                 continue;
             }
@@ -145,9 +161,11 @@ impl Node {
         // Rules that another process relies on are its own matter from here on.
         let outcome = match laid {
             _ if relied_on => Ok(Vec::new()),
-            Some(base) if !keep.is_empty() => {
+            Some(base) if keep.iter().any(|address| !base.fallback_of(*address).is_empty()) => {
                 self.firewall.base(&Base { addresses: keep, ..base }).await.map(|_| Vec::new())
             }
+            // What could not be read is not removed either.
+            None if self.may_fall_back() && !self.has_looked => Ok(Vec::new()),
             _ => self.firewall.remove_base().await,
         };
         let trouble = outcome.map(|rules| removed.extend(rules)).err();
@@ -163,6 +181,36 @@ impl Node {
             Err(trouble) => self.report(Part::Base, Some(trouble)),
         }
         true
+    }
+
+    /// Whether a fallback is wanted whose servers are not known.
+    fn may_fall_back(&self) -> bool {
+        !self.knows_fallback && self.desired.rules != Rules::None
+    }
+
+    /// Until the fallback is known, takes over the one that the node has. Errors: why the rules could not be read.
+    async fn take_over_fallback(&mut self) -> Result<(), Trouble> {
+        let private: Vec<IpAddr> = self.desired.addresses.iter().copied().filter(|ip| Base::is_private(*ip)).collect();
+        let Some(rules) = self.firewall.rules().filter(|_| !self.knows_fallback && !private.is_empty()) else {
+            self.has_looked = true;
+            return Ok(());
+        };
+        let mut found = fallback::of_nftables(&private)?;
+        if found.is_empty() && !self.has_looked {
+            found = match fallback::of_iptables(&private).await {
+                // Nothing is written over those rules.
+                Err(_) if rules == Rules::Nftables => found,
+                read => read?,
+            };
+        }
+        self.has_looked = true;
+        // Somebody may have removed them since.
+        let found: Vec<SocketAddr> = found.into_iter().collect();
+        if !found.is_empty() && found != self.desired.fallback {
+            tracing::info!("Kept the node's fallback to {} servers until the cluster's DNS is found", found.len());
+            self.desired.fallback = found;
+        }
+        Ok(())
     }
 
     /// Whether rules for this address can be placed.
@@ -192,6 +240,10 @@ impl Node {
 
     /// The rules that outlive the process.
     async fn lay(&mut self) {
+        if let Err(trouble) = self.take_over_fallback().await {
+            // What is there is better than what would be written over it.
+            return self.report(Part::Base, Some(trouble));
+        }
         let base = Base::from(&self.desired);
         let trouble = match self.firewall.base(&base).await {
             Ok(written) => {
@@ -218,6 +270,10 @@ impl Node {
 
     /// The rules that bring packets here.
     async fn steer(&mut self) {
+        if self.base.is_none() && self.may_fall_back() && !self.has_looked && !self.ready.is_empty() {
+            // The base was not tried yet, and the ports are said with it.
+            return;
+        }
         let trouble = match self.firewall.intercept(&self.ready).await {
             Ok(action) => {
                 let steered = self.ready.iter().copied().filter(|address| self.covers(*address)).collect();

@@ -1,3 +1,5 @@
+mod restart;
+
 use std::env;
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;
@@ -295,9 +297,11 @@ fn what_another_instance_uses_stays() {
         block_on(async {
             let before = run("ip address");
             let mut old = Node::start(Desired { fallback: Vec::new(), ..with_rules() }).await;
+            old.set_fallback(Vec::new()).await;
             let all: BTreeSet<IpAddr> = old.desired.addresses.iter().copied().collect();
             old.intercept(all.clone()).await;
             let mut young = Node::start(old.desired.clone()).await;
+            young.set_fallback(Vec::new()).await;
             assert_eq!(young.status().actions.get(&Action::AddressAdded), None);
             young.intercept(all).await;
             old.teardown(false).await;

@@ -1,9 +1,10 @@
 //! What is in force, for people.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 
 use super::rules::{BASE, INSTANCE_PREFIX};
-use super::{expressions, table, trouble};
+use super::{expressions, rules, table, trouble};
 use crate::node::netfilter::Netfilter;
 use crate::node::status::Trouble;
 
@@ -29,6 +30,13 @@ pub struct InstalledRule {
     pub packets: Option<u64>,
     /// Octets of those packets.
     pub bytes: Option<u64>,
+}
+
+impl InstalledRule {
+    /// The address whose clients this rule leads to a server of the cluster's DNS, and the server.
+    pub fn leads(&self) -> Option<(IpAddr, SocketAddr)> {
+        rules::led(&self.comment)
+    }
 }
 
 /// All tables named `dnslet` or after an instance. None where the kernel has no nf_tables.

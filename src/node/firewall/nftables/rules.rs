@@ -32,6 +32,9 @@ const SOURCE: i32 = 100;
 /// What a rule is for, in words.
 const HEALTH_CHECKS: &str = "health checks";
 
+/// How the comments of the fallback's rules begin; an address follows.
+const FALLBACK: &str = "no cache at ";
+
 /// The two ports that clients ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ports {
@@ -183,7 +186,7 @@ fn fallback_rules(there: IpAddr, servers: &[SocketAddr], dns: u16) -> Vec<Rule> 
             };
             let matched = [address(End::Destination, there), port(End::Destination, transport, dns), drawn];
             let done = [vec![counter()], translate_to(*server)];
-            let comment = format!("no cache at {there}: {} to {server}", word(transport));
+            let comment = format!("{FALLBACK}{there}: {} to {server}", word(transport));
             rules.push(rule(comment, matched.into_iter().chain(done)));
         }
     }
@@ -194,6 +197,13 @@ fn fallback_rules(there: IpAddr, servers: &[SocketAddr], dns: u16) -> Vec<Rule> 
 fn masquerade_rule(from: IpAddr) -> Rule {
     let matched = [destination_translated(), address(End::Source, from), vec![masquerade()]];
     rule(format!("no cache at {from}: clients on this node ask as the node"), matched)
+}
+
+/// The address and the server of a rule of the fallback, by its comment.
+pub(super) fn led(comment: &str) -> Option<(IpAddr, SocketAddr)> {
+    let (address, way) = comment.strip_prefix(FALLBACK)?.split_once(": ")?;
+    let (_, server) = way.split_once(" to ")?;
+    Some((address.parse().ok()?, server.parse().ok()?))
 }
 
 fn word(transport: Transport) -> &'static str {

@@ -18,6 +18,7 @@ mod pace;
 mod probes;
 mod requests;
 mod stop;
+mod succession;
 mod tending;
 mod watchdog;
 

@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::life::options::NodeOptions;
-use crate::node::leftovers::remove_node_cache_rules;
 use crate::node::{Node, Status};
 use crate::sys::clock;
 
 use super::behind::Behind;
+use super::succession::Succession;
 
 /// How long a stop waits for the rules to go. nf_tables takes a millisecond; iptables may wait for its lock, and a stop
 /// does not.
@@ -143,7 +143,8 @@ impl Tending {
 async fn tend(options: NodeOptions, mut wishes: watch::Receiver<Wish>, told: watch::Sender<State>) {
     let mut node = Node::start(options.desired.clone()).await;
     let mut behind = Behind::new(&options);
-    let (mut wish, mut taken_over) = (Wish::default(), false);
+    let mut succession = Succession::new(&options.desired.addresses, options.desired.dns_port);
+    let (mut wish, mut left) = (Wish::default(), false);
     // Kept over iterations: events must not put the regular look off.
     let mut next_sync = clock::now() + options.sync_interval;
     loop {
@@ -163,33 +164,24 @@ async fn tend(options: NodeOptions, mut wishes: watch::Receiver<Wish>, told: wat
                     return;
                 }
             }
+            more = succession.ended() => left = more,
             found = behind.found() => node.set_fallback(found).await,
             () = node.changed() => node.reconcile().await,
             () = tokio::time::sleep(RETRY), if is_refused(&node, &wish) => node.intercept(wish.ready.clone()).await,
             () = tokio::time::sleep_until(next_sync.into()) => {
                 node.reconcile().await;
                 behind.look_again();
+                if std::mem::take(&mut left) {
+                    succession.again();
+                }
                 next_sync = clock::now() + options.sync_interval;
             }
         }
-        if !taken_over && !node.status().intercepted.is_empty() {
-            taken_over = true;
-            // By itself: it may start programs that wait for a lock.
-            tokio::spawn(take_over());
-        }
+        succession.go_on(node.status());
     }
 }
 
 /// Whether rules that were to go are still there, so that clients are where nobody may answer.
 fn is_refused(node: &Node, wish: &Wish) -> bool {
     !node.status().intercepted.is_subset(&wish.ready)
-}
-
-/// Rules that a killed node-cache left behind would keep clients here even while nobody answers.
-async fn take_over() {
-    let (removed, troubles) = remove_node_cache_rules().await;
-    if !removed.is_empty() {
-        tracing::info!("Removed {} rules that node-cache left behind", removed.len());
-    }
-    troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
 }

@@ -173,6 +173,21 @@ fn the_rules() {
         seen.facts.tables = Ok(Vec::new());
     };
     assert_eq!(complaints(by_iptables), []);
+    assert_one(Verdict::Warning, "a running agent uses nf_tables", |seen| {
+        seen.facts.iptables = Ok(Chains { ours: 20, ..Chains::default() });
+    });
+    let unread = |seen: &mut Examined| {
+        seen.facts.tables = Ok(Vec::new());
+        seen.facts.iptables = Err(Unseen::Failed("iptables-save is not installed here".to_owned()));
+    };
+    assert_one(Verdict::Skipped, "iptables-save is not installed", |seen| {
+        unread(seen);
+        seen.rules = Rules::Iptables;
+    });
+    assert_one(Verdict::Skipped, "iptables-save is not installed", |seen| {
+        unread(seen);
+        seen.facts.placeable = Ok(Rules::Iptables);
+    });
     assert_eq!(
         complaints(|seen| {
             seen.facts.tables = Ok(Vec::new());

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::super::Examined;
 use super::{Finding, list, ok, problem, skipped, warning};
 use crate::node::Rules;
-use crate::node::diagnosis::{Seen, Table, Unseen};
+use crate::node::diagnosis::{Table, Unseen};
 
 /// The addresses that rules bring here, of whichever kind.
 fn intercepted(seen: &Examined) -> BTreeSet<IpAddr> {
@@ -25,7 +25,18 @@ pub(super) fn rules(seen: &Examined) -> Vec<Finding> {
     match &seen.facts.iptables {
         Err(why) => found.push(skipped("rules of iptables", why)),
         Ok(chains) => {
-            if chains.ours > 0 {
+            let tables = seen.facts.tables.as_deref().unwrap_or_default();
+            if chains.ours > 0 && tables.iter().any(|table| table.holder.is_some()) {
+                found.push(warning(
+                    format!(
+                        "iptables has {} rules of dnslet, and a running agent uses nf_tables: those rules stay when it dies, \
+                         and lead clients to servers that may be gone",
+                        chains.ours
+                    ),
+                    "the agent removes them at a sync, unless another process listens at its addresses; else stop it, and: \
+                     dnslet cleanup",
+                ));
+            } else if chains.ours > 0 {
                 found.push(ok(format!(
                     "iptables has {} rules of dnslet; {}",
                     chains.ours,
@@ -46,7 +57,7 @@ pub(super) fn rules(seen: &Examined) -> Vec<Finding> {
     if seen.rules == Rules::None {
         let text = "no rules are wanted (-rules none, or -setupiptables=false): packets are tracked like any others";
         found.push(ok(text.to_owned()));
-    } else if placed.is_empty() && is_certain(&seen.facts.tables) {
+    } else if placed.is_empty() && is_certain(seen) {
         found.push(no_rules(seen));
     } else if !placed.is_empty() {
         let left_out = seen.facts.addresses.iter().filter(|address| !placed.contains(address));
@@ -58,9 +69,10 @@ pub(super) fn rules(seen: &Examined) -> Vec<Finding> {
     found
 }
 
-/// Whether an empty list means that there is nothing.
-fn is_certain(tables: &Seen<Vec<Table>>) -> bool {
-    !matches!(tables, Err(Unseen::Forbidden))
+/// Whether rules that are not seen are not there.
+fn is_certain(seen: &Examined) -> bool {
+    let by_iptables = seen.rules == Rules::Iptables || seen.facts.placeable == Ok(Rules::Iptables);
+    seen.facts.tables != Err(Unseen::Forbidden) && (!by_iptables || seen.facts.iptables.is_ok())
 }
 
 fn no_rules(seen: &Examined) -> Finding {

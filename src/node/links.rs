@@ -46,6 +46,8 @@ pub struct Links {
     /// The addresses that other interfaces have, as told.
     elsewhere: BTreeMap<IpAddr, u32>,
     told_of_loopback: bool,
+    /// Everything on the interface is to go, not only the addresses that are wanted.
+    sweeps: bool,
 }
 
 /// What one call did and could not do.
@@ -75,6 +77,7 @@ impl Links {
             had: BTreeSet::new(),
             elsewhere: BTreeMap::new(),
             told_of_loopback: false,
+            sweeps: false,
         })
     }
 
@@ -95,8 +98,10 @@ impl Links {
         (round.actions, round.troubles)
     }
 
-    /// These addresses are wanted, as after an [`Links::ensure`] that did nothing.
+    /// Nobody lives here any longer: [`Links::remove`] takes the interface with everything on it, and what is on `lo` of
+    /// these addresses.
     pub fn expect(&mut self, addresses: &[IpAddr]) {
+        self.sweeps = true;
         addresses.clone_into(&mut self.interest.addresses);
     }
 
@@ -294,11 +299,15 @@ impl Links {
         let present = self.rtnl.addresses().await?;
         if let Some(link) = self.rtnl.named(name).await?.filter(|link| self.is_ours(link)) {
             let on_it: Vec<&Placed> = present.iter().filter(|placed| placed.index == link.index).collect();
-            if !on_it.iter().any(|placed| keep.contains(&placed.address)) {
+            // What another instance has there, and this one does not know, is its own.
+            let wanted = &self.interest.addresses;
+            let is_ours = |placed: &&Placed| self.sweeps || wanted.is_empty() || wanted.contains(&placed.address);
+            let stays = |placed: &&Placed| placed.whole && !is_ours(placed) || keep.contains(&placed.address);
+            if !on_it.iter().any(stays) {
                 self.rtnl.delete(&link).await?;
                 removed.push(format!("interface {name}"));
             } else {
-                let whole = on_it.into_iter().filter(|placed| placed.whole);
+                let whole = on_it.into_iter().filter(|placed| placed.whole).filter(is_ours);
                 self.displace(whole, &link, keep, removed).await?;
             }
         }

@@ -60,6 +60,15 @@ pub fn other_holder_of(address: SocketAddr, transport: PortOf) -> Option<String>
     name_of_first(&sockets)
 }
 
+/// As [`other_holder_of`], but only sockets that are bound to this very address.
+pub fn other_at(address: SocketAddr, transport: PortOf) -> Option<String> {
+    let tables = tables_of(transport);
+    let bound = tables.iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| bound(line, transport));
+    let exact = bound.filter(|(local, _)| *local == address).map(|(_, socket)| socket);
+    let others: Vec<Socket> = exact.filter(|socket| !has_open(Path::new("/proc/self"), socket.inode)).collect();
+    name_of_first(&others)
+}
+
 /// A socket that others can reach, and who has it open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listener {

@@ -107,9 +107,13 @@ impl Iptables {
         }
     }
 
-    /// As [`super::Firewall::intercept`]. IPv6 addresses are left out where IPv6 cannot have rules.
+    /// As [`super::Firewall::intercept`]. IPv6 addresses are left out where IPv6 cannot have rules. A withdrawal leaves the
+    /// addresses at which another process listens: the rules are its own as well.
     pub async fn intercept(&mut self, ready: &BTreeSet<IpAddr>) -> Result<Option<Action>, Trouble> {
         self.ready.clone_from(ready);
+        if ready.is_empty() {
+            self.ready = self.needed_by_others().await;
+        }
         let (doing, action) = match ready.is_empty() {
             true => (Doing::Withdraw, Action::Withdrawn),
             false => (Doing::Intercept, Action::Intercepted),
@@ -133,6 +137,21 @@ impl Iptables {
         self.ready.clear();
         let removed = self.settle(&Table::ALL, Doing::Remove).await?;
         Ok(if removed { vec!["the iptables rules".to_owned()] } else { Vec::new() })
+    }
+
+    /// The addresses that are intercepted in the kernel and at which another process listens.
+    async fn needed_by_others(&mut self) -> BTreeSet<IpAddr> {
+        let Some(base) = &self.base else { return BTreeSet::new() };
+        let has_other = |address: &IpAddr| {
+            let other = process::other_at(SocketAddr::new(*address, base.dns_port), PortOf::Udp);
+            other.is_some()
+        };
+        let shared: Vec<IpAddr> = base.addresses.iter().copied().filter(has_other).collect();
+        let mut needed = self.v4.intercepted(&shared).await;
+        if let Ok(v6) = &self.v6 {
+            needed.extend(v6.intercepted(&shared).await);
+        }
+        needed.into_iter().collect()
     }
 
     /// Whether rules for this address can be placed at all.
@@ -200,6 +219,17 @@ impl Lane {
             self.known.insert(table, Known { plan: plan.rules, shown: saved.rules });
         }
         Ok(true)
+    }
+
+    /// Those of the addresses that the kernel has rules for; none where they cannot be seen.
+    async fn intercepted(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let mut found = addresses.to_vec();
+        found.retain(|address| self.tools.family.has(*address));
+        if !found.is_empty() {
+            let saved = self.look(Table::Raw).await.unwrap_or_default();
+            found.retain(|address| saved.intercepts(*address));
+        }
+        found
     }
 
     async fn look(&self, table: Table) -> Result<Saved, Failure> {

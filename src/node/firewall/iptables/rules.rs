@@ -181,7 +181,7 @@ fn filter(base: &Base, addresses: &[IpAddr]) -> Vec<String> {
 }
 
 /// Tracked packets only come here while there is no intercept. A program of this node has the cache's address for its
-/// source, to which no server elsewhere could reply.
+/// source, to which no server elsewhere could reply; that also holds where it is kube-proxy who translates.
 fn nat(base: &Base, addresses: &[IpAddr]) -> Vec<String> {
     let mut rules = Vec::new();
     for address in addresses {
@@ -194,12 +194,10 @@ fn nat(base: &Base, addresses: &[IpAddr]) -> Vec<String> {
             }));
         }
     }
-    if !rules.is_empty() {
-        rules.extend(addresses.iter().map(|address| {
-            let packets = format!("-s {address} -m conntrack --ctstate DNAT");
-            rule("DNSLET-POSTROUTING", &packets, "cluster DNS replies to the node", "MASQUERADE")
-        }));
-    }
+    rules.extend(addresses.iter().map(|address| {
+        let packets = format!("-s {address} -m conntrack --ctstate DNAT");
+        rule("DNSLET-POSTROUTING", &packets, "cluster DNS replies to the node", "MASQUERADE")
+    }));
     rules
 }
 

@@ -1,5 +1,7 @@
 //! What `iptables-save` prints, as far as it is ours.
 
+use std::net::IpAddr;
+
 use super::rules::PREFIX;
 
 /// Our part of one table.
@@ -36,6 +38,12 @@ impl Saved {
     pub(crate) fn jumps_between(&self, from: &str, to: &str) -> impl Iterator<Item = &str> {
         let wanted = move |jump: &&str| jump.split(' ').next() == Some(from) && target(jump) == Some(to);
         self.jumps.iter().map(String::as_str).filter(wanted)
+    }
+
+    /// Whether the rules bring packets to this address here.
+    pub(crate) fn intercepts(&self, address: IpAddr) -> bool {
+        let to = format!(" -d {address}/");
+        self.rules.iter().any(|rule| rule.starts_with("DNSLET-PREROUTING ") && rule.contains(&to))
     }
 
     /// The lines that take all of it away.

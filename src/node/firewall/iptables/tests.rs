@@ -150,6 +150,49 @@ fn what_others_change_is_repaired_and_what_is_theirs_stays() {
 }
 
 #[test]
+fn whoever_leaves_keeps_the_rules_of_whoever_stays() {
+    private(|| {
+        block_on(async {
+            run("ip addr add 10.96.0.10/32 dev lo && ip addr add 169.254.20.10/32 dev lo");
+            let socket = |address: &str| std::os::fd::OwnedFd::from(std::net::UdpSocket::bind(address).expect("free"));
+            let sleep = |socket| std::process::Command::new("sleep").arg("600").stdin(socket).spawn().expect("sleep");
+            for variant in VARIANTS {
+                // Somebody's server of another kind does not need them.
+                let mut others = [sleep(socket("0.0.0.0:53")), sleep(socket("0.0.0.0:5300"))];
+                let mut iptables = iptables(variant).await;
+                let base = Base { dns_port: 5300, ..example() };
+                iptables.base(&base).await.expect("a base");
+                assert_eq!(iptables.intercept(&BTreeSet::new()).await, Ok(None));
+                others[1].kill().and_then(|()| others[1].wait()).expect("it ends");
+                let mut newer = sleep(socket("10.96.0.10:5300"));
+                assert_eq!(iptables.intercept(&BTreeSet::new()).await, Ok(None), "nothing is there to be kept");
+                iptables.intercept(&all(&base)).await.expect("an intercept");
+                assert_eq!(iptables.intercept(&BTreeSet::new()).await, Ok(Some(Action::Withdrawn)));
+                let left = saved(variant);
+                let of = |address: &str| count(&left, &format!("DNSLET-PREROUTING -d {address}/"));
+                assert_eq!((of("10.96.0.10"), of("169.254.20.10"), of("fd69:254:20::10")), (3, 0, 0), "{left}");
+                newer.kill().and_then(|()| newer.wait()).expect("it ends");
+                others[0].kill().and_then(|()| others[0].wait()).expect("it ends");
+                assert_eq!(iptables.intercept(&BTreeSet::new()).await, Ok(Some(Action::Withdrawn)));
+                assert_eq!(count(&saved(variant), "while it listens"), 0);
+            }
+        })
+    });
+}
+
+#[test]
+fn a_node_s_own_clients_of_a_service_keep_no_source_of_the_cache() {
+    private(|| {
+        block_on(async {
+            let mut iptables = iptables("-nft").await;
+            iptables.base(&base(&["10.96.0.10", "fd00:96::a"], &[])).await.expect("a base");
+            assert_eq!(count(&saved("-nft"), "MASQUERADE"), 2);
+            assert!(!iptables.base(&base(&["10.96.0.10", "fd00:96::a"], &[])).await.expect("it is there"));
+        })
+    });
+}
+
+#[test]
 fn a_held_lock_is_waited_for_shortly_and_said() {
     private(|| {
         block_on(async {

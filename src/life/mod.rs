@@ -1,10 +1,14 @@
-//! The `life` room: options in, a running agent out, and an exit code at the end.
+//! The `life` room: options in, running processes out, and an exit code at the end.
 //!
-//! [`run`] is the whole life, read top to bottom in `agent`: the configuration is read ([`sources`]: a file, standard
-//! input, the built-in text, or a [`template`] filled from flags, environment and the [`kubedns`] ConfigMap), compiled
-//! (`load`), the hosts it names are resolved (`hosts`), its pools, sockets and endpoints are made (`snapshot`), and everything is put in force at once (`publish` in
-//! `reload`). Then the agent waits for signals, for file changes ([`watch`]) and for news of loops (`looping`).
-//! `drain` is the stop.
+//! There are two. [`run`] is the first, the `keeper`: it holds the listening sockets, has the node's network tended, and
+//! sees to it that a server answers. [`serve`] is the second, the server, which it starts with the same options; they speak
+//! over `channel`.
+//!
+//! The server's life is read top to bottom in `agent`: the configuration is read ([`sources`]: a file, standard input, the
+//! built-in text, or a [`template`] filled from flags, environment and the [`kubedns`] ConfigMap), compiled (`load`), the
+//! hosts it names are resolved (`hosts`), its pools and endpoints are made and its sockets asked for (`snapshot`), and
+//! everything is put in force at once (`publish` in `reload`). Then the agent waits for signals, for file changes
+//! ([`watch`]), for news from the keeper and of loops (`looping`). `drain` is the stop.
 //!
 //! Example: somebody edits `/etc/resolv.conf`. inotify tells [`watch`], which waits until the file stays quiet;
 //! `look_again` reads every file the configuration depends on; [`resolvconf`] finds other nameservers and none of them
@@ -16,10 +20,10 @@
 //! or nothing. Addresses that stay keep their sockets and their queues, HTTP endpoints stay open, upstreams that stay
 //! keep what was learnt about them, and unchanged routes keep their cache entries.
 //!
-//! Threads: the workers, each in the `serve` room, and the one that calls [`run`], with a runtime of its own for signals,
-//! reloads and the HTTP endpoints; a scrape cannot slow a query.
+//! Threads of the server: the workers, each in the `serve` room, and the one that calls [`serve`], with a runtime of its own
+//! for signals, reloads and the HTTP endpoints; a scrape cannot slow a query. The keeper has one.
 //!
-//! The room never sees a query, and is the only one that binds sockets and reads files.
+//! The room never sees a query, and is the only one that reads files; in it only the keeper binds sockets.
 
 mod agent;
 mod channel;

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use crate::support::address::Address;
 use crate::support::agent::{Plan, http_get};
 use crate::support::client::Udp;
+use crate::support::namespace;
 use crate::support::process::kill;
 use crate::support::wire::*;
 use crate::support::{Agent, Query, Upstream, time};
@@ -224,6 +225,23 @@ fn the_server_has_no_privileges_and_a_dead_one_is_replaced_on_the_same_sockets()
 fn wait_for_restart(agent: &Agent, reason: &str) {
     let restarts = || agent.metric("dnslet_server_restarts_total", &[("reason", reason)]);
     time::until("the restart in the metrics", || (restarts() == 1.0).then_some(()));
+}
+
+#[test]
+fn an_address_that_came_later_is_not_called_missing_again() {
+    if !namespace::entered("lifecycle::an_address_that_came_later_is_not_called_missing_again") {
+        return;
+    }
+    let plan = Agent::plan();
+    let more = "a.test:5300 {\n    bind 192.0.2.77\n    whoami\n}\n";
+    let text = plan.block(".", "whoami") + more;
+    let agent = plan.corefile(&text).start();
+    let lines = |part| agent.log().matches(part).count();
+    assert_eq!(lines("no interface has 192.0.2.77:5300 yet"), 1, "{}", agent.log());
+    namespace::add_address("192.0.2.77/32");
+    kill(agent.server(), Signal::SIGKILL);
+    time::until("the next server", || (lines("Running configuration") == 2).then_some(()));
+    assert_eq!(lines("no interface has 192.0.2.77:5300 yet"), 1, "{}", agent.log());
 }
 
 #[test]

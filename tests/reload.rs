@@ -1,5 +1,6 @@
 //! Changes while the agent serves: the Corefile, the template and its ConfigMap, resolv.conf.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,6 +83,28 @@ fn a_listener_that_cannot_be_bound_refuses_the_reload() {
     assert!(agent.log().contains(&format!("pid {}", std::process::id())), "{}", agent.log());
     agent.ask_a("ttl300.held.test.");
     assert_eq!(up.count("ttl300.held.test."), 1);
+}
+
+#[test]
+fn a_refused_reload_leaves_no_socket_behind() {
+    let up = Upstream::start();
+    let (mut agent, text) = cached(&up);
+    let [free, taken, http] = [5301, 5302, 8080].map(|port| SocketAddr::new(agent.ip(), port));
+    let block = |port| format!(".:{port} {{\n    bind {}\n    whoami\n    ready {}:8081\n}}\n", taken.ip(), taken.ip());
+    let holder = std::net::UdpSocket::bind(taken).unwrap();
+    reload(&mut agent, &(text.clone() + &block(5301) + &block(5302)), "Restart failed");
+    std::net::UdpSocket::bind(free).expect("nobody holds it");
+    std::net::TcpListener::bind(free).expect("nobody holds it");
+    drop(holder);
+    let holder = std::net::TcpListener::bind(http).unwrap();
+    let health = block(5301).replace("whoami", &format!("health {http}"));
+    agent.directory.write("Corefile", &(text + &health));
+    agent.signal(Signal::SIGHUP);
+    time::until("another refusal", || (agent.log().matches("Restart failed").count() == 2).then_some(()));
+    std::net::UdpSocket::bind(free).expect("nobody holds it");
+    std::net::TcpListener::bind(SocketAddr::new(agent.ip(), 8081)).expect("nobody holds it");
+    drop(holder);
+    agent.ask_a("still.here.test.");
 }
 
 #[test]

@@ -41,9 +41,8 @@ pub(super) enum Request {
     },
     /// One listening TCP socket for HTTP.
     Http(SocketAddr),
-    /// These are not listened on any more.
-    Release(Vec<SocketAddr>),
-    /// A configuration is in force, and its listeners are served.
+    /// A configuration is in force, and its listeners are served. The keeper closes every other socket that it holds, and
+    /// replies when clients are no longer brought to the addresses that are not listed.
     Serving(Serving),
     /// Write this Corefile to the file that the command line names.
     Write(String),
@@ -56,6 +55,8 @@ pub(super) enum Request {
 pub(super) struct Serving {
     /// The listen addresses of DNS.
     pub(super) listens: Vec<SocketAddr>,
+    /// The listen addresses of HTTP.
+    pub(super) http: Vec<SocketAddr>,
     /// The addresses that the cluster's zone is forwarded to.
     pub(super) cluster: Vec<SocketAddr>,
     /// How long the server goes on serving after it was told to stop.
@@ -192,11 +193,6 @@ impl Keeper {
     /// The listening socket for HTTP at this address. The error is a sentence for the operator.
     pub(super) fn http(&self, address: SocketAddr) -> Result<TcpListener, String> {
         self.sockets(&Request::Http(address)).map(|granted| granted.tcp)
-    }
-
-    /// Says that these addresses are not listened on any more.
-    pub(super) fn release(&self, addresses: Vec<SocketAddr>) -> Result<(), String> {
-        if addresses.is_empty() { Ok(()) } else { self.done(&Request::Release(addresses)) }
     }
 
     /// Says what is in force.

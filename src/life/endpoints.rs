@@ -71,9 +71,7 @@ impl Endpoints {
 
     /// Takes the prepared sockets over, gives open endpoints their new pages, closes what is no longer wanted. Must be
     /// called inside a runtime.
-    /// Returns the addresses that were closed.
-    pub(super) fn apply(&mut self, wanted: &Wanted, prepared: Prepared) -> Vec<SocketAddr> {
-        let gone = self.open.keys().copied().filter(|address| !wanted.contains_key(address)).collect();
+    pub(super) fn apply(&mut self, wanted: &Wanted, prepared: Prepared) {
         self.open.retain(|address, _| wanted.contains_key(address));
         for (address, endpoint) in &self.open {
             endpoint.set_pages(self.pages(&wanted[address]));
@@ -84,7 +82,11 @@ impl Endpoints {
                 Err(error) => tracing::error!("cannot serve HTTP on {address}: {error}"),
             }
         }
-        gone
+    }
+
+    /// Where the open ones are.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.open.keys().copied()
     }
 
     fn pages(&self, shows: &BTreeSet<Shows>) -> Pages {

@@ -29,6 +29,11 @@ pub(super) fn interfaces() -> Vec<Interface> {
     interfaces
 }
 
+/// Whether an interface has the address.
+pub(super) fn has(ip: IpAddr) -> bool {
+    interfaces().iter().any(|interface| interface.addresses.contains(&ip))
+}
+
 /// The address to bind for this one: a host without IPv6 still has every IPv4 address to listen on.
 pub(super) fn bindable(address: SocketAddr) -> SocketAddr {
     let every_v6 = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);

@@ -83,13 +83,18 @@ impl Agent<'_> {
 
     async fn apply(&mut self, loaded: Loaded) -> Result<(), String> {
         let served: Vec<SocketAddr> = self.server.addresses().collect();
-        let next = self.common.prepare(loaded, &served, &self.endpoints).await?;
-        self.publish(next).await.map_err(|error| format!("a worker cannot watch its sockets: {error}"))
+        let applied = match self.common.prepare(loaded, &served, &self.endpoints).await {
+            Ok(next) => self.publish(next).await.map_err(|error| format!("a worker cannot watch its sockets: {error}")),
+            Err(fault) => Err(fault),
+        };
+        // Sockets that were had before something else failed would be held by the keeper and read by nobody.
+        applied.inspect_err(|_| self.tell_keeper())
     }
 
     /// Puts a configuration in force. Unchanged addresses keep their sockets; a new one is handed over after the
-    /// snapshot that knows it, and one that is gone is closed after the snapshot that no longer does. If the workers
-    /// cannot take the new sockets, the configuration before stays in force.
+    /// snapshot that knows it, and one that is gone is closed after the snapshot that no longer does, and after the rules
+    /// that bring clients there are gone. If the workers cannot take the new sockets, the configuration before stays in
+    /// force.
     pub(super) async fn publish(&mut self, next: Next) -> std::io::Result<()> {
         let Next { snapshot, bound, wanted, endpoints } = next;
         self.shared.store(Arc::clone(&snapshot.resolver));
@@ -101,19 +106,17 @@ impl Agent<'_> {
             return Err(error);
         }
         endpoints.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        let gone: Vec<SocketAddr> = self.server.addresses().filter(|address| !listens.contains(address)).collect();
-        self.server.remove(&gone);
-        let closed = self.endpoints.apply(&wanted, endpoints);
-        let released = self.common.keeper.release(gone.into_iter().chain(closed).collect());
-        released.unwrap_or_else(|fault| tracing::error!("{fault}"));
+        self.endpoints.apply(&wanted, endpoints);
         self.log.set_debug(snapshot.routes.process.debug);
         self.seen.clone_from(&snapshot.digest);
         self.current = snapshot;
+        self.tell_keeper();
+        let gone: Vec<SocketAddr> = self.server.addresses().filter(|address| !listens.contains(address)).collect();
+        self.server.remove(&gone);
         scrape::describe_snapshot(&self.common.registry, &self.current);
         self.mark_valid();
         let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.common.registry.gauge(&counters::CONFIG_LOADED, &[]).set(now.as_secs_f64());
-        self.tell_keeper();
         self.probe_listeners();
         self.watch_files();
         self.look_for_loops();
@@ -188,11 +191,14 @@ impl Agent<'_> {
         self.common.registry.gauge(&counters::CONFIG_VALID, &[]).set(1.0);
     }
 
-    /// Tells the keeper what is served: it probes the listeners, and steers clients to those that answer.
+    /// Tells the keeper what is served: it probes the listeners, steers clients to those that answer, and lets go of
+    /// all other sockets.
     fn tell_keeper(&self) {
         let routes = &self.current.routes;
+        let wanted = |address: &SocketAddr| routes.listens.iter().any(|listen| listen.address == *address);
         let serving = Serving {
-            listens: self.server.addresses().collect(),
+            listens: self.server.addresses().filter(wanted).collect(),
+            http: self.endpoints.addresses().collect(),
             cluster: cluster::servers(routes),
             lameduck: routes.process.lameduck,
         };
@@ -208,12 +214,10 @@ impl Agent<'_> {
         let listens: Vec<SocketAddr> = self.current.routes.listens.iter().map(|listen| listen.address).collect();
         let index = |address| listens.iter().position(|listen| *listen == address).unwrap_or_default() as u16;
         match self.server.add(bound, index).await {
-            Ok(()) => {
-                tracing::info!("an address that was in use is free and served");
-                self.tell_keeper();
-            }
+            Ok(()) => tracing::info!("an address that was in use is free and served"),
             Err(error) => tracing::error!("a worker cannot watch its sockets: {error}"),
         }
+        self.tell_keeper();
     }
 
     /// The addresses that are to be served and are not.

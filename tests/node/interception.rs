@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::lab::agent::{who_answers, who_answers_tcp};
-use super::lab::{self, KubeProxy, Lab, Load, NODE, POD1, POD2, Start, Who, kernel, listening};
+use super::lab::{self, KubeProxy, Lab, Load, NODE, POD1, POD2, SERVICE, Start, Who, dns, kernel, listening};
+use crate::support::time;
 
 const TEST: &str = "node::interception";
 /// Queries over UDP and over TCP of each client to each address.
@@ -58,4 +61,23 @@ fn queries_leave_no_entry(style: KubeProxy, rules: &str) {
     println!("{style:?}, {rules}: {} entries in connection tracking", tracked.len());
     assert!(tracked.is_empty(), "{tracked:#?}");
     drop(agent);
+}
+
+#[test]
+fn a_reload_that_drops_an_address_loses_no_query() {
+    if !lab::entered(&format!("{TEST}::a_reload_that_drops_an_address_loses_no_query")) {
+        return;
+    }
+    let _lab = Lab::new(KubeProxy::Nftables);
+    let mut agent = Start::new().start();
+    let dropped = dns(SERVICE[0]);
+    let sending = Load::heavy(POD1, &[dropped]).start();
+    agent.edit(&format!(" {}", SERVICE[0]), "");
+    agent.strike(agent.keeper(), Signal::SIGHUP);
+    agent.wait_for_log("Reloading complete");
+    time::until("the cluster's DNS to answer", || (who_answers(POD1, dropped) == Some(Who::Cluster)).then_some(()));
+    let report = sending.stop();
+    println!("{dropped} dropped by a reload: {report}");
+    assert!(report.lost().is_empty() && report.answers().contains_key(&Who::Agent), "{report}");
+    assert_eq!(kernel::intercepted().len(), 3);
 }

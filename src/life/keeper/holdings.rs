@@ -36,8 +36,6 @@ pub(super) struct Held {
     tcp: TcpListener,
     /// No interface had the address when it was bound.
     pub(super) absent: bool,
-    /// The server in charge asked for it.
-    claimed: bool,
 }
 
 impl Holdings {
@@ -52,7 +50,8 @@ impl Holdings {
             self.held.insert(key, held);
         }
         let held = self.held.get_mut(&key).expect("it was there or has been put there");
-        held.claimed = true;
+        // Its interface may have come since.
+        held.absent = held.absent && !machine::has(address.ip());
         Ok(held)
     }
 
@@ -66,19 +65,12 @@ impl Holdings {
         self.held.len() >= MOST
     }
 
-    /// Lets go of these addresses.
-    pub(super) fn release(&mut self, addresses: &[SocketAddr]) {
-        self.held.retain(|(address, _), _| !addresses.contains(address));
-    }
-
-    /// The server has ended; the next one claims what it needs.
-    pub(super) fn unclaim(&mut self) {
-        self.held.values_mut().for_each(|held| held.claimed = false);
-    }
-
-    /// The server in charge has all it needs; what an earlier one needed besides is closed.
-    pub(super) fn keep_claimed(&mut self) {
-        self.held.retain(|_, held| held.claimed);
+    /// These are served; whatever else is held, nobody reads.
+    pub(super) fn keep(&mut self, dns: &[SocketAddr], http: &[SocketAddr]) {
+        self.held.retain(|(address, purpose), _| match purpose {
+            Use::Dns => dns.contains(address),
+            Use::Http => http.contains(address),
+        });
     }
 }
 
@@ -100,7 +92,7 @@ impl Held {
             udp.push(bound.socket);
         }
         let tcp = sockopt::tcp(at, &options).map_err(|error| (PortOf::Tcp, error))?;
-        Ok(Held { udp, tcp: tcp.socket, absent: absent || tcp.absent, claimed: true })
+        Ok(Held { udp, tcp: tcp.socket, absent: absent || tcp.absent })
     }
 
     /// All its descriptors, UDP first.
@@ -150,24 +142,19 @@ mod tests {
         let (mut holdings, address) = (Holdings::default(), free_address());
         holdings.claim(address, Use::Dns, 1).unwrap();
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"waiting", address).unwrap();
-        holdings.unclaim();
         let held = holdings.claim(address, Use::Dns, 1).unwrap();
         let mut message = [0; 16];
         assert_eq!(held.udp[0].recv(&mut message).unwrap(), 7);
     }
 
     #[test]
-    fn what_the_next_server_does_not_claim_is_closed() {
+    fn what_is_not_served_is_closed() {
         let (mut holdings, kept, left) = (Holdings::default(), free_address(), free_address());
         for address in [kept, left] {
             holdings.claim(address, Use::Dns, 1).unwrap();
         }
-        holdings.unclaim();
-        holdings.claim(kept, Use::Dns, 1).unwrap();
-        holdings.keep_claimed();
+        holdings.keep(&[kept], &[left]);
         UdpSocket::bind(left).expect("it is free again");
         UdpSocket::bind(kept).expect_err("it is held");
-        holdings.release(&[kept]);
-        UdpSocket::bind(kept).expect("it is free as well");
     }
 }

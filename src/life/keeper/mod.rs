@@ -141,7 +141,7 @@ impl<'a> Keeper<'a> {
                     Asked::Reload | Asked::Upgrade => self.pass_on_if_serving(asked),
                 },
                 event = next(&mut self.child) => match event {
-                    Event::Asks(request) => self.answer(request)?,
+                    Event::Asks(request) => self.answer(request).await?,
                     Event::Ended(status) => {
                         if let Some(code) = self.bury(status) {
                             return self.finish(code).await;
@@ -174,7 +174,6 @@ impl<'a> Keeper<'a> {
     /// The server has ended. Returns the exit code where that is the end of the keeper too.
     fn bury(&mut self, status: io::Result<ExitStatus>) -> Option<u8> {
         let child = self.child.take()?;
-        self.holdings.unclaim();
         // One that never served for a fault that a restart does not mend, or that was told to end when that happens.
         if let Some(code) = child.leaving.filter(|_| child.serves || self.serving.is_none()) {
             return Some(code);

@@ -18,16 +18,12 @@ use super::{Keeper, output};
 impl Keeper<'_> {
     /// Answers a request of the server. One that cannot be read, or cannot be answered, costs the server its life: the
     /// two no longer understand each other. The error is the keeper's own end.
-    pub(super) fn answer(&mut self, request: io::Result<Request>) -> Result<()> {
+    pub(super) async fn answer(&mut self, request: io::Result<Request>) -> Result<()> {
         let done = match request {
             Ok(Request::Dns { address, workers }) => self.grant(address, Use::Dns, workers),
             Ok(Request::Http(address)) => self.grant(address, Use::Http, 0),
-            Ok(Request::Release(addresses)) => {
-                self.holdings.release(&addresses);
-                self.reply(&Reply::Done)
-            }
             Ok(Request::Serving(serving)) => {
-                self.serves(serving)?;
+                self.serves(serving).await?;
                 self.reply(&Reply::Done)
             }
             Ok(Request::Write(text)) => self.reply(&self.write(&text)),
@@ -65,8 +61,9 @@ impl Keeper<'_> {
         }
     }
 
-    /// A configuration is in force. The first one also puts the node in order.
-    fn serves(&mut self, serving: Serving) -> Result<()> {
+    /// A configuration is in force. The first one also puts the node in order. Waits until clients are no longer brought
+    /// to an address that it leaves out: its sockets are closed next.
+    async fn serves(&mut self, serving: Serving) -> Result<()> {
         let Some(child) = &mut self.child else { return Ok(()) };
         if self.stopping {
             // A reload that was under way: nobody is to come here for it.
@@ -75,7 +72,6 @@ impl Keeper<'_> {
         if !child.serves {
             child.serves = true;
             self.pace.serves(clock::now());
-            self.holdings.keep_claimed();
             self.watchdog.replaced();
         }
         if self.pidfile.is_none() {
@@ -89,7 +85,9 @@ impl Keeper<'_> {
             };
             tending.follow(serving.cluster.clone());
         }
+        self.holdings.keep(&serving.listens, &serving.http);
         let probed = probed(&serving.listens, self.options);
+        let leaves_out = !self.watchdog.up().is_subset(&probed);
         self.watchdog.watch(&probed);
         self.probes.watch(probed);
         if self.may_probe() {
@@ -97,6 +95,11 @@ impl Keeper<'_> {
         }
         self.serving = Some(serving);
         self.steer();
+        if let Some(tending) = self.tending.as_ref().filter(|_| leaves_out)
+            && !tending.has_caught_up().await
+        {
+            tracing::warn!("the rules of an address that is served no more are still there; its clients get no answer");
+        }
         Ok(())
     }
 

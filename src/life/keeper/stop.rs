@@ -50,7 +50,7 @@ impl Keeper<'_> {
                         self.child = None;
                         return status.ok().and_then(|status| u8::try_from(status.code()?).ok()).unwrap_or_default();
                     }
-                    Event::Asks(request) => if self.answer(request).is_err() {
+                    Event::Asks(request) => if self.answer(request).await.is_err() {
                         self.pass_on(Signal::SIGKILL);
                     },
                 },

@@ -122,6 +122,14 @@ impl Tending {
         self.fulfilled(TEARDOWN).await;
     }
 
+    /// Waits until what was wished is so, for as long as the rules may take to go. Says whether it is.
+    pub(super) async fn has_caught_up(&self) -> bool {
+        let number = self.wishes.borrow().number;
+        // With a receiver of its own: what it sees is still news.
+        let mut state = self.state.clone();
+        timeout(WITHDRAWAL, state.wait_for(|state| state.number >= number)).await.is_ok()
+    }
+
     fn wish(&mut self, change: impl FnOnce(&mut Wish)) {
         self.wishes.send_modify(|wish| {
             wish.number += 1;

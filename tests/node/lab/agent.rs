@@ -120,6 +120,14 @@ impl Running {
         kill(process, signal).expect("the process is alive");
     }
 
+    /// Replaces a part of the Corefile.
+    pub fn edit(&self, from: &str, to: &str) {
+        let path = format!("/proc/{}/cwd/Corefile", self.keeper());
+        let text = std::fs::read_to_string(&path).expect("the Corefile is in the agent's directory");
+        assert!(text.contains(from), "{from:?} in\n{text}");
+        std::fs::write(&path, text.replace(from, to)).expect("the file was there");
+    }
+
     /// The sum of all series of the metric that carry these labels.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let metrics = NODE.run(|| http_get(([127, 0, 0, 1], 9253).into(), "/metrics"));

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
 
+use crate::support::process::kill;
 use crate::support::wire::*;
 use crate::support::{Agent, Upstream};
 
@@ -90,4 +91,15 @@ fn a_reload_to_a_host_that_cannot_be_resolved_changes_nothing() {
     agent.wait_for_log("Restart failed: forward: cannot resolve nx-60-10.host.test.");
     agent.ask_a("ttl300.still.test.");
     assert_eq!(up.count("ttl300.still.test."), 1);
+}
+
+#[test]
+fn a_server_that_is_replaced_does_not_need_the_resolver() {
+    let (resolver, up) = (Upstream::start(), Upstream::start());
+    let agent = Agent::root(&forward(&host_of(&up), resolver.address()));
+    drop(resolver);
+    kill(agent.server(), Signal::SIGKILL);
+    agent.ask_a("ttl300.still.test.");
+    assert_eq!(up.count("ttl300.still.test."), 1);
+    assert_eq!(agent.metric("dnslet_config_valid", &[]), 1.0);
 }

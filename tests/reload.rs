@@ -9,6 +9,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use crate::support::agent::{Plan, http_get};
+use crate::support::process::kill;
 use crate::support::wire::*;
 use crate::support::{Agent, Upstream, time};
 
@@ -54,6 +55,30 @@ fn an_invalid_file_changes_nothing_but_a_gauge_and_one_line() {
     agent.ask_a("ttl300.same.test.");
     agent.ask_a("ttl300.same.test.");
     assert_eq!(up.count("ttl300.same.test."), 1, "the old configuration serves, cache and all");
+    reload(&mut agent, &text, "Reloading complete");
+    assert_eq!(agent.metric("dnslet_config_valid", &[]), 1.0);
+}
+
+#[test]
+fn a_server_that_is_replaced_serves_what_was_in_force_before_a_bad_edit() {
+    let up = Upstream::start();
+    let plan = Agent::plan();
+    let import = |zone: &str| format!("{zone}:5300 {{\n    bind {}\n    whoami\n}}\n", plan.ip());
+    plan.directory().write("more.conf", &import("me.test"));
+    let text = plan.block(".", &format!("forward . {}", up.address())) + "import more.conf\n";
+    let mut agent = plan.corefile(&text).start();
+    for bad in [text.replace("forward", "backward"), text.replace("more.conf", "none.conf")] {
+        agent.directory.write("more.conf", "nonsense {");
+        agent.directory.write("Corefile", &bad);
+        kill(agent.server(), Signal::SIGKILL);
+        agent.ask_a("ttl300.in.force.test.");
+        assert!(!agent.ask_a("x.me.test.").additional.is_empty(), "whoami answers by itself");
+        assert_eq!(agent.metric("dnslet_config_valid", &[]), 0.0);
+    }
+    let log = agent.log();
+    let told = log.lines().find(|line| line.contains("the configuration that was in force before serves on"));
+    assert!(told.is_some_and(|line| line.contains("backward") && line.contains("Corefile:4")), "{log}");
+    agent.directory.write("more.conf", "");
     reload(&mut agent, &text, "Reloading complete");
     assert_eq!(agent.metric("dnslet_config_valid", &[]), 1.0);
 }

@@ -19,7 +19,8 @@ use crate::sys::{self, clock, privileges, sockopt};
 
 use super::channel::{Ends, Keeper, Line, News, Probed};
 use super::endpoints::Endpoints;
-use super::load::{Loaded, load};
+use super::last::Last;
+use super::load::{Loaded, Refused, load, recall};
 use super::looping::{self, Found};
 use super::options::{LogFormat, Options};
 use super::reload::{Reason, show};
@@ -131,15 +132,15 @@ impl<'a> Agent<'a> {
         loops: mpsc::Sender<Found>,
     ) -> Result<Agent<'a>, (Keeper, anyhow::Error)> {
         options.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let last = match keeper.recall() {
+            Ok(last) => last,
+            Err(fault) => return Err((keeper, anyhow::Error::msg(fault))),
+        };
         let mut sources = Sources::new(options);
         let loaded = load(&mut sources, options, |text| show(&keeper, text));
         say(&registry, sources.take_notices());
         let common = Common::new(options, keeper, registry, log.query_log());
-        let prepared = match loaded {
-            Ok(loaded) => Agent::prepare(&common, loaded).await,
-            Err(refused) => Err(refused.into()),
-        };
-        let (next, endpoints) = match prepared {
+        let (next, endpoints, refused) = match Agent::prepare(&common, loaded, last.as_ref(), options).await {
             Ok(prepared) => prepared,
             Err(error) => return Err((common.keeper, error)),
         };
@@ -169,17 +170,35 @@ impl<'a> Agent<'a> {
         if let Err(error) = agent.publish(next).await {
             return Err((agent.common.keeper, anyhow!(error).context("a worker cannot watch its sockets")));
         }
+        refused.iter().for_each(|error| agent.recalled(error));
         agent.common.readiness.ready("agent");
         agent.announce();
         Ok(agent)
     }
 
-    async fn prepare(common: &Common, loaded: Loaded) -> Result<(Next, Endpoints)> {
-        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    /// Prepares what there is to be read, or what was in force before with the reason why it is that.
+    async fn prepare(
+        common: &Common,
+        loaded: Result<Loaded, Refused>,
+        last: Option<&Last>,
+        options: &Options,
+    ) -> Result<(Next, Endpoints, Option<anyhow::Error>)> {
         let endpoints =
             Endpoints::new(Arc::clone(&common.registry), Arc::clone(&common.readiness), Arc::clone(&common.health));
-        let next = common.prepare(loaded, &[], &endpoints).await.map_err(anyhow::Error::msg)?;
-        Ok((next, endpoints))
+        let known = last.map(|last| last.hosts.clone()).unwrap_or_default();
+        let prepare = async |loaded: Result<Loaded, Refused>| {
+            let loaded = loaded?;
+            loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            common.prepare(loaded, &[], &known, &endpoints).await.map_err(anyhow::Error::msg)
+        };
+        let (next, refused) = match (prepare(loaded).await, last) {
+            (Err(error), Some(last)) => match prepare(recall(&last.text, options)).await {
+                Ok(next) => (next, Some(error)),
+                Err(_) => return Err(error),
+            },
+            (prepared, _) => (prepared?, None),
+        };
+        Ok((next, endpoints, refused))
     }
 
     /// Waits for events, and then stops.

@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use crate::dns::Protocol;
+use crate::life::last::Last;
 use crate::node::Status;
 use crate::observe::probe::Failure;
 use crate::sys::channel;
@@ -44,6 +45,10 @@ pub(super) enum Request {
     /// A configuration is in force, and its listeners are served. The keeper closes every other socket that it holds, and
     /// replies when clients are no longer brought to the addresses that are not listed.
     Serving(Serving),
+    /// Hold what is in force for the next server; without one, hold none.
+    Keep(Option<Last>),
+    /// What was in force with the server before.
+    Recall,
     /// Write this Corefile to the file that the command line names.
     Write(String),
     /// The server ends with this exit code because it was told to or cannot start: there is no point in another one.
@@ -75,6 +80,8 @@ pub(super) enum Reply {
         /// Another message with more of them follows.
         more: bool,
     },
+    /// What was to be held for this server.
+    Recalled(Option<Last>),
     /// Done.
     Done,
     /// Not done; a sentence for the operator.
@@ -200,6 +207,20 @@ impl Keeper {
         self.done(&Request::Serving(serving))
     }
 
+    /// Leaves with it what is in force.
+    pub(super) fn keep(&self, last: Option<Last>) -> Result<(), String> {
+        self.done(&Request::Keep(last))
+    }
+
+    /// What the server before left; nothing for the first one.
+    pub(super) fn recall(&self) -> Result<Option<Last>, String> {
+        self.send(&Request::Recall)?;
+        match self.receive()? {
+            (Reply::Recalled(last), _) => Ok(last),
+            _ => Err(self.lost("it did not say what was in force")),
+        }
+    }
+
     /// Has the text written to the file of `-conf`.
     pub(super) fn write(&self, text: &str) -> Result<(), String> {
         self.done(&Request::Write(text.to_owned()))
@@ -215,7 +236,7 @@ impl Keeper {
         match self.receive()? {
             (Reply::Done, _) => Ok(()),
             (Reply::Refused(sentence), _) => Err(sentence),
-            (Reply::Sockets { .. }, _) => Err(self.lost("it sent sockets that nobody asked for")),
+            _ => Err(self.lost("it replied to something else")),
         }
     }
 
@@ -231,7 +252,7 @@ impl Keeper {
                     return Ok(Granted { udp: all.into_iter().map(Into::into).collect(), tcp, absent, sharer });
                 }
                 (Reply::Refused(sentence), _) => return Err(sentence),
-                (Reply::Done, _) => return Err(self.lost("it sent no sockets")),
+                _ => return Err(self.lost("it sent no sockets")),
             }
         }
     }
@@ -241,7 +262,13 @@ impl Keeper {
             return Err("the line to the keeper is broken".to_owned());
         }
         let bytes = message(request).map_err(|error| format!("the keeper cannot be asked: {error}"))?;
-        channel::send(self.requests.as_fd(), &bytes, &[]).map_err(|error| self.lost(error))
+        match channel::send(self.requests.as_fd(), &bytes, &[]) {
+            // More than this kernel's buffers take: nothing was sent.
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                Err(format!("the keeper cannot be asked: {error}"))
+            }
+            sent => sent.map_err(|error| self.lost(error)),
+        }
     }
 
     fn receive(&self) -> Result<(Reply, Vec<OwnedFd>), String> {

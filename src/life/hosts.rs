@@ -18,6 +18,7 @@ use crate::sys::clock;
 use crate::upstream::spec::{MAX_UPSTREAMS, Policy, PoolSpec, Target};
 use crate::upstream::{Address, Ask, Pool, Transport, Upstreams};
 
+use super::last::Known;
 use super::pools::specs;
 use super::resolvconf::{self, Own};
 
@@ -35,13 +36,19 @@ type Question = (Name, Vec<Address>);
 pub(super) struct Hosts(HashMap<Question, Vec<IpAddr>>);
 
 impl Hosts {
-    /// Asks for every host the routes name, all at once. The error is a sentence for the operator.
-    pub(super) async fn resolve(routes: &Routes, own: &Own) -> Result<Hosts, String> {
+    /// Asks for every host the routes name and whose addresses are not known, all at once. The error is a sentence for
+    /// the operator.
+    pub(super) async fn resolve(routes: &Routes, own: &Own, known: &Known) -> Result<Hosts, String> {
         let deadline = clock::now() + PATIENCE;
         let mut lookups = JoinSet::new();
         let mut ports: HashMap<Question, Vec<u16>> = HashMap::new();
+        let mut found = Vec::new();
         for (question, port, transport) in specs(routes).flat_map(questions) {
-            if !ports.contains_key(&question) {
+            if ports.contains_key(&question) {
+                // Asked for by another line.
+            } else if let Some(addresses) = known.get(&key(&question)) {
+                found.push((question.clone(), addresses.clone()));
+            } else {
                 let (pool, asked) = resolvers(&question, own)?;
                 lookups.spawn(look_up(question.clone(), pool, asked, deadline));
             }
@@ -49,9 +56,11 @@ impl Hosts {
             // Nobody here answers over TLS, so only classic DNS can come back.
             ports.extend((transport == Transport::Plain).then_some(port));
         }
-        let mut hosts = HashMap::new();
         while let Some(done) = lookups.join_next().await {
-            let (question, addresses) = done.map_err(|error| format!("a lookup ended early: {error}"))??;
+            found.push(done.map_err(|error| format!("a lookup ended early: {error}"))??);
+        }
+        let mut hosts = HashMap::new();
+        for (question, addresses) in found {
             let sockets = ports[&question].iter().flat_map(|port| addresses.iter().map(|ip| (*ip, *port).into()));
             if let Some(socket) = sockets.into_iter().find(|socket| own.holds(*socket)) {
                 return Err(format!(
@@ -62,6 +71,11 @@ impl Hosts {
             hosts.insert(question, addresses);
         }
         Ok(Hosts(hosts))
+    }
+
+    /// All of them, for one who is not to ask again.
+    pub(super) fn known(&self) -> Known {
+        self.0.iter().map(|(question, addresses)| (key(question), addresses.clone())).collect()
     }
 
     /// The upstreams that a host of this line stands for; those that `source_address` can reach, where it is set.
@@ -113,6 +127,10 @@ fn resolvers((name, given): &Question, own: &Own) -> Result<(Arc<Pool>, String),
     let list: Vec<String> = addresses.iter().map(Address::to_string).collect();
     let from = if given.is_empty() { format!("{MACHINE}: ") } else { String::new() };
     Ok((pool, format!("{from}{}", list.join(" "))))
+}
+
+fn key((name, resolvers): &Question) -> String {
+    format!("{name} {}", shown(resolvers))
 }
 
 fn shown(resolvers: &[Address]) -> String {

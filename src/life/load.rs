@@ -1,12 +1,13 @@
 //! Text becomes routes, with the files, environment and interfaces of this machine.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::corefile::Severity;
+use crate::corefile::{Imported, Severity};
 use crate::routes::{self, Routes};
 
 use super::files;
+use super::last::Text;
 use super::machine;
 use super::options::Options;
 use super::sources::{SourceError, Sources};
@@ -24,6 +25,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// It was filled from a template whose inputs changed.
     pub regenerated: bool,
+    /// What was read.
+    pub text: Text,
 }
 
 /// Why a configuration cannot be used.
@@ -64,10 +67,27 @@ pub fn load(sources: &mut Sources, options: &Options, filled: impl FnOnce(&str))
     if text.regenerated {
         filled(&text.corefile);
     }
+    let mut read = Text::new(text.corefile.clone());
+    let mut import = |path: &Path| files::imported(path).inspect(|files| read.note(path, files));
+    let loaded = compile(&text.corefile, options, &mut import)?;
+    Ok(Loaded { regenerated: text.regenerated, text: read, ..loaded })
+}
+
+/// The same with what was read before.
+pub(super) fn recall(text: &Text, options: &Options) -> Result<Loaded, Refused> {
+    let loaded = compile(&text.corefile, options, &mut |path| text.imported(path))?;
+    Ok(Loaded { text: text.clone(), ..loaded })
+}
+
+fn compile(
+    text: &str,
+    options: &Options,
+    import: &mut dyn FnMut(&Path) -> Result<Vec<Imported>, String>,
+) -> Result<Loaded, Refused> {
     let machine = routes::Sources { default_port: options.dns_port, interfaces: machine::interfaces() };
     let environment = |name: &str| std::env::var(name).ok();
     let root = options.configuration.root();
-    let mut loaded = routes::load(root, &text.corefile, &mut files::imported, &environment, &machine);
+    let mut loaded = routes::load(root, text, import, &environment, &machine);
     let lines = |severity| {
         let of_kind = loaded.lines().filter(move |(kind, _)| *kind == severity);
         of_kind.map(|(_, line)| line).collect::<Vec<_>>()
@@ -76,7 +96,10 @@ pub fn load(sources: &mut Sources, options: &Options, filled: impl FnOnce(&str))
     let rendered = loaded.render(false);
     let imports = std::mem::take(&mut loaded.watched);
     match loaded.routes {
-        Some(routes) => Ok(Loaded { routes, digest: loaded.digest, imports, warnings, regenerated: text.regenerated }),
+        Some(routes) => {
+            let (digest, text) = (loaded.digest, Text::default());
+            Ok(Loaded { routes, digest, imports, warnings, regenerated: false, text })
+        }
         None => Err(Refused::Corefile(Faults { rendered, line: errors.join("; "), imports })),
     }
 }

@@ -18,7 +18,8 @@
 //!
 //! Everything that can fail happens before anything that runs is touched: a start fails as a whole, a reload changes all
 //! or nothing. Addresses that stay keep their sockets and their queues, HTTP endpoints stay open, upstreams that stay
-//! keep what was learnt about them, and unchanged routes keep their cache entries.
+//! keep what was learnt about them, and unchanged routes keep their cache entries. A server that replaces one that died is
+//! no worse off: if there is nothing it could start with, it takes what was in force (`last`).
 //!
 //! Threads of the server: the workers, each in the `serve` room, and the one that calls [`serve`], with a runtime of its own
 //! for signals, reloads and the HTTP endpoints; a scrape cannot slow a query. The keeper has one.
@@ -34,6 +35,7 @@ mod files;
 mod hosts;
 mod keeper;
 pub mod kubedns;
+mod last;
 pub mod load;
 mod looping;
 mod machine;

@@ -12,6 +12,7 @@ use crate::sys::clock;
 
 use super::agent::{Agent, say};
 use super::channel::{Keeper, Serving};
+use super::last::{Known, Last};
 use super::load::{Loaded, Refused, load};
 use super::options::{Configuration, SLOW_POLL};
 use super::server::Bound;
@@ -83,7 +84,7 @@ impl Agent<'_> {
 
     async fn apply(&mut self, loaded: Loaded) -> Result<(), String> {
         let served: Vec<SocketAddr> = self.server.addresses().collect();
-        let applied = match self.common.prepare(loaded, &served, &self.endpoints).await {
+        let applied = match self.common.prepare(loaded, &served, &Known::new(), &self.endpoints).await {
             Ok(next) => self.publish(next).await.map_err(|error| format!("a worker cannot watch its sockets: {error}")),
             Err(fault) => Err(fault),
         };
@@ -96,7 +97,7 @@ impl Agent<'_> {
     /// that bring clients there are gone. If the workers cannot take the new sockets, the configuration before stays in
     /// force.
     pub(super) async fn publish(&mut self, next: Next) -> std::io::Result<()> {
-        let Next { snapshot, bound, wanted, endpoints } = next;
+        let Next { snapshot, last, bound, wanted, endpoints } = next;
         self.shared.store(Arc::clone(&snapshot.resolver));
         self.server.renew();
         let listens: Vec<SocketAddr> = snapshot.routes.listens.iter().map(|listen| listen.address).collect();
@@ -111,6 +112,7 @@ impl Agent<'_> {
         self.seen.clone_from(&snapshot.digest);
         self.current = snapshot;
         self.tell_keeper();
+        self.leave_with_keeper(last);
         let gone: Vec<SocketAddr> = self.server.addresses().filter(|address| !listens.contains(address)).collect();
         self.server.remove(&gone);
         scrape::describe_snapshot(&self.common.registry, &self.current);
@@ -177,6 +179,16 @@ impl Agent<'_> {
         self.seen = fault;
     }
 
+    /// Says that what serves is what was in force before this server, because what there is to be read cannot be used.
+    pub(super) fn recalled(&mut self, refused: &anyhow::Error) {
+        if let (Some(Refused::Corefile(faults)), Some(watch)) = (refused.downcast_ref(), &mut self.watch) {
+            watch.add(faults.imports.iter().cloned());
+        }
+        self.common.registry.gauge(&counters::CONFIG_VALID, &[]).set(0.0);
+        self.seen = refused.to_string();
+        tracing::error!("{}; the configuration that was in force before serves on", self.seen);
+    }
+
     /// Counts and logs it, with the lines of CoreDNS: the second only where a change was found, not where a signal asked.
     fn failed(&self, reason: Reason, fault: &str) {
         self.common.registry.counter(&counters::RELOAD_FAILED, &[]).increment(1);
@@ -203,6 +215,16 @@ impl Agent<'_> {
             lameduck: routes.process.lameduck,
         };
         self.common.keeper.serving(serving).unwrap_or_else(|fault| tracing::error!("{fault}"));
+    }
+
+    /// The next server may need what is in force.
+    fn leave_with_keeper(&self, last: Last) {
+        let keeper = &self.common.keeper;
+        if let Err(fault) = keeper.keep(Some(last)) {
+            tracing::warn!("the configuration in force is not there for a restarted server: {fault}");
+            // Neither is an older one.
+            keeper.keep(None).unwrap_or_else(|fault| tracing::error!("{fault}"));
+        }
     }
 
     /// An address that somebody else held at the start may be free by now.

@@ -16,6 +16,7 @@ use crate::upstream::Upstreams;
 use super::channel::Keeper;
 use super::endpoints::{Endpoints, Prepared, Shows, Wanted};
 use super::hosts::Hosts;
+use super::last::{Known, Last};
 use super::load::Loaded;
 use super::options::Options;
 use super::pools::{Pools, ResolvConfs};
@@ -56,6 +57,8 @@ pub(super) struct Snapshot {
 /// A configuration with everything it needs, not yet in force.
 pub(super) struct Next {
     pub(super) snapshot: Snapshot,
+    /// What the next server could start with.
+    pub(super) last: Last,
     pub(super) bound: Vec<Bound>,
     pub(super) wanted: Wanted,
     pub(super) endpoints: Prepared,
@@ -94,27 +97,29 @@ impl Common {
         }
     }
 
-    /// Builds everything for `loaded` that is not there yet. `served` are the addresses that have their sockets. The
-    /// error is a sentence for the operator; then nothing has changed.
+    /// Builds everything for `loaded` that is not there yet. `served` are the addresses that have their sockets, `known`
+    /// the hosts that need not be asked for. The error is a sentence for the operator; then nothing has changed.
     pub(super) async fn prepare(
         &self,
         loaded: Loaded,
         served: &[SocketAddr],
+        known: &Known,
         endpoints: &Endpoints,
     ) -> Result<Next, String> {
-        let Loaded { routes, digest, imports, .. } = loaded;
+        let Loaded { routes, digest, imports, text, .. } = loaded;
         let own = own(&routes);
         let files = ResolvConfs::read(&routes, &own).map_err(|error| error.to_string())?;
         let weights = WeightFiles::read(&routes)?;
-        let hosts = Hosts::resolve(&routes, &own).await?;
+        let hosts = Hosts::resolve(&routes, &own, known).await?;
         let pools = files.pools(&routes, &hosts, &self.upstreams)?;
         let bound = self.bind(&routes, served)?;
         let wanted = self.wanted(&routes);
         let endpoints = endpoints.prepare(&wanted, |address| self.keeper.http(address))?;
         let routes = Arc::new(routes);
         let resolver = self.resolver(&routes, pools, &weights);
+        let last = Last { text, hosts: hosts.known() };
         let snapshot = Snapshot { routes, resolver, files, weights, hosts, digest, imports };
-        Ok(Next { snapshot, bound, wanted, endpoints })
+        Ok(Next { snapshot, last, bound, wanted, endpoints })
     }
 
     /// The same configuration with other contents of its resolv.conf files.

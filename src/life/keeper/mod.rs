@@ -40,6 +40,7 @@ use crate::observe::log::{self, Log};
 use crate::sys::clock;
 
 use super::channel::{Kept, News, Probed, Serving};
+use super::last::Last;
 use super::options::{Configuration, LogFormat, Options};
 use super::pidfile::Pidfile;
 use super::signals::{Asked, Signals};
@@ -73,6 +74,8 @@ struct Keeper<'a> {
     next: Instant,
     /// What the last server said that it serves.
     serving: Option<Serving>,
+    /// The configuration that it left for the next one.
+    last: Option<Last>,
     watchdog: Watchdog,
     probes: Probes,
     tending: Option<Tending>,
@@ -118,6 +121,7 @@ impl<'a> Keeper<'a> {
             pace: Pace::default(),
             next: clock::now(),
             serving: None,
+            last: None,
             watchdog: Watchdog::default(),
             probes: Probes::default(),
             tending: None,

@@ -26,6 +26,11 @@ impl Keeper<'_> {
                 self.serves(serving).await?;
                 self.reply(&Reply::Done)
             }
+            Ok(Request::Keep(last)) => {
+                self.last = last;
+                self.reply(&Reply::Done)
+            }
+            Ok(Request::Recall) => self.reply(&Reply::Recalled(self.last.clone())),
             Ok(Request::Write(text)) => self.reply(&self.write(&text)),
             Ok(Request::Leaving(code)) => {
                 if let Some(child) = &mut self.child {

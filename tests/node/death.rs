@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::lab::agent::who_answers;
+use super::lab::agent::{who_answers, who_answers_tcp};
 use super::lab::load::{Report, Sending};
 use super::lab::{
     self, Host, KubeProxy, LINK_LOCAL, Lab, Load, NODE, POD1, Running, Start, Who, dns, kernel, listening,
@@ -87,6 +87,9 @@ fn fails_open(style: KubeProxy, kill: fn(&Running)) {
     kill(&agent);
     let killed = time::now();
     let server_gone = agent.wait();
+    for (from, server) in [POD1, NODE].into_iter().flat_map(|from| listening().map(|server| (from, server))) {
+        assert_eq!(who_answers_tcp(from, server), Some(Who::Cluster), "{from:?} asks {server} over TCP");
+    }
     time::pass(Duration::from_secs(1));
     let started = time::now();
     let mut agent = Start::new().launch();
@@ -139,6 +142,11 @@ fn a_stopped_server_loses_its_rules_and_a_new_one_gets_them_back() {
     agent.wait_until_intercepting(&listening());
     println!("intercepted again {:?} after SIGSTOP; server {server} is now {}", stopped.elapsed(), agent.server());
     assert_ne!(agent.server(), server, "a server that hangs is replaced");
+    time::until("the metrics of another server", || {
+        let wedged = agent.metric("dnslet_server_restarts_total", &[("reason", "wedged")]);
+        let open = agent.metric("dnslet_node_fail_open_seconds_total", &[]);
+        (wedged == 1.0 && open >= 1.0 && agent.metric("dnslet_node_fail_open", &[]) == 0.0).then_some(())
+    });
     let back = time::now();
     time::pass(Duration::from_millis(300));
     for report in loads.map(Sending::stop) {

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,6 +14,9 @@ use crate::support::agent::{http_get, sum};
 use crate::support::client::{Tcp, Udp};
 use crate::support::process::{Directory, Process};
 use crate::support::{Query, time, wire};
+
+/// How long an answer takes that comes at all, where the next attempt is not far.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// An agent about to be started.
 pub struct Start {
@@ -99,7 +103,7 @@ impl Running {
         for address in addresses {
             time::until(&format!("the agent to answer at {address}"), || {
                 self.check_alive();
-                (who_answers(POD1, *address) == Some(Who::Agent)).then_some(())
+                (who_answers_within(POD1, *address, AT_ONCE) == Some(Who::Agent)).then_some(())
             });
         }
     }
@@ -149,13 +153,17 @@ impl DerefMut for Running {
     }
 }
 
-/// Asks once over UDP, from a port of its own, and says who answered; `None` when nobody does within a quarter second.
+/// Asks once over UDP, from a port of its own, and says who answered; `None` when nobody does.
 pub fn who_answers(from: Host, server: SocketAddr) -> Option<Who> {
+    who_answers_within(from, server, Duration::from_secs(2))
+}
+
+fn who_answers_within(from: Host, server: SocketAddr, patience: Duration) -> Option<Who> {
     let query = Query::new(super::NAME, wire::A);
     let reply = from.run(|| {
         let client = Udp::to(server);
         client.send(&query.bytes());
-        client.receive(std::time::Duration::from_millis(250))
+        client.receive(patience)
     })?;
     Who::wrote(&reply)
 }

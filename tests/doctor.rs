@@ -39,7 +39,7 @@ fn the_doctor_tells_what_is_there_and_what_is_missing() {
                 "problem  nobody listens on port {port} of {address} over UDP and TCP\n         -> start the agent"
             ),
             &format!(
-                "problem  a query to {address} fails over UDP: network unreachable and over TCP: network unreachable"
+                "problem  a query to {address} fails over UDP: no interface has the address and over TCP: no interface has the address"
             ),
             "\n3 problems, ",
         ],

@@ -49,7 +49,8 @@ impl Keeper<'_> {
 
     fn grant(&mut self, address: SocketAddr, purpose: Use, workers: usize) -> io::Result<()> {
         let Some(child) = &self.child else { return Ok(()) };
-        if workers > self.options.workers || self.holdings.are_full() {
+        let is_more = self.holdings.are_full() && !self.holdings.holds(address, purpose);
+        if workers > self.options.workers || is_more {
             // No server of ours asks for that.
             let refused = "more sockets than an agent of this configuration has use for".to_owned();
             return child.requests.tell(&Reply::Refused(refused));

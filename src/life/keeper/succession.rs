@@ -1,11 +1,16 @@
 //! What others left on the node before us: rules that keep clients here even while nobody answers.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use crate::node::Status;
 use crate::node::leftovers::{TakenOver, take_over};
+
+/// Between the intercept and a try, which reads every socket of the machine: while clients move here, the processor is
+/// theirs.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The removal of those rules, tried until nothing is left to do. It runs beside everything else: it may start programs
 /// that wait for a lock.
@@ -31,7 +36,10 @@ impl Succession {
         let Some(rules) = status.rules.filter(|_| self.due && !status.intercepted.is_empty()) else { return };
         self.due = false;
         let (addresses, port) = (self.addresses.clone(), self.port);
-        self.trying.spawn(async move { take_over(&addresses, port, rules).await });
+        self.trying.spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            take_over(&addresses, port, rules).await
+        });
     }
 
     /// Waits for the end of a try, and tells what it did. True if another one may do more. Safe to cancel.

@@ -96,6 +96,7 @@ fn rules_of_node_cache_are_found() {
         run("iptables -t raw -A PREROUTING -d 10.96.0.10/32 -p udp --dport 53 -m comment \
              --comment 'NodeLocal DNS Cache: skip conntrack' -j NOTRACK");
         let facts = block_on(look(&question()));
-        assert_eq!(facts.iptables, Ok(Chains { node_caches: 1, ..Chains::default() }));
+        let node_cache_addresses = [[10, 96, 0, 10].into()].into();
+        assert_eq!(facts.iptables, Ok(Chains { node_caches: 1, node_cache_addresses, ..Chains::default() }));
     });
 }

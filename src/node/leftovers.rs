@@ -38,17 +38,6 @@ const NODE_CACHE_LINK: &str = "nodelocaldns";
 /// The port that node-cache answers on.
 const NODE_CACHE_PORT: u16 = 53;
 
-/// Removes the rules that node-cache left in iptables, and returns them and what could not be removed. To be called when
-/// our own are in place. Where iptables is the nf_tables one, its programs need not be here; where nobody has a table
-/// `raw`, there is nothing to look for, and no program is started.
-pub async fn remove_node_cache_rules() -> (Vec<String>, Vec<Trouble>) {
-    if !tables::may_hold_rules() {
-        return (Vec::new(), Vec::new());
-    }
-    let swept = chains::sweep(Meant { node_cache: &|_| true, ours: false }).await;
-    (swept.removed, swept.troubles)
-}
-
 /// What a new agent made of what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TakenOver {

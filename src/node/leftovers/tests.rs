@@ -65,6 +65,12 @@ fn base() -> Base {
     Base { addresses: addresses(), dns_port: 53, health_port: 8080, fallback: fallback.to_vec() }
 }
 
+/// What an agent that uses nf_tables takes away where nobody listens.
+async fn removed_anywhere() -> (Vec<String>, Vec<Trouble>) {
+    let taken = take_over(&[], 53, Rules::Nftables).await;
+    (taken.removed, taken.troubles)
+}
+
 #[test]
 fn node_cache_loses_its_rules_and_nobody_else() {
     private(|| {
@@ -78,11 +84,11 @@ fn node_cache_loses_its_rules_and_nobody_else() {
                     "iptables{variant} -t raw -A OUTPUT -p tcp -s 10.96.0.10 --sport 8080 -m comment --comment \
                      \"NodeLocal DNS Cache: skip conntrack\" -j NOTRACK"
                 ));
-                let (removed, troubles) = remove_node_cache_rules().await;
+                let (removed, troubles) = removed_anywhere().await;
                 assert_eq!((removed.len(), troubles), (3 * 12 + 1, Vec::new()), "{removed:#?}");
                 assert_eq!(saved(variant), without);
             }
-            assert_eq!(remove_node_cache_rules().await, (Vec::new(), Vec::new()));
+            assert_eq!(removed_anywhere().await, (Vec::new(), Vec::new()));
         });
     });
 }
@@ -232,7 +238,7 @@ fn without_the_programs_of_iptables_the_rules_in_nf_tables_go_and_the_others_are
             VARIANTS.iter().for_each(|variant| place_node_cache(variant));
             run("mount -t tmpfs tmpfs /usr/sbin");
             let removed = remove_all(NODE_CACHE_LINK, &[], 53).await.expect("no agent runs");
-            assert_eq!(remove_node_cache_rules().await, (Vec::new(), Vec::new()));
+            assert_eq!(removed_anywhere().await, (Vec::new(), Vec::new()));
             run("umount /usr/sbin");
             assert_eq!((removed.things.len(), removed.troubles), (3 * 12, Vec::new()), "{:#?}", removed.things);
             assert!(removed.things[0].starts_with("node-cache's rule "), "{:#?}", removed.things);
@@ -242,7 +248,7 @@ fn without_the_programs_of_iptables_the_rules_in_nf_tables_go_and_the_others_are
                 "{unseen}"
             );
             assert_eq!(saved("-nft"), without);
-            assert_eq!(remove_node_cache_rules().await.0.len(), 3 * 12, "those of legacy iptables are still there");
+            assert_eq!(removed_anywhere().await.0.len(), 3 * 12, "those of legacy iptables are still there");
         });
     });
 }

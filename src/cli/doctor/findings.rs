@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use super::{Examined, RESOLV_CONF, RESOLVED_CONF};
 use crate::dns::Protocol;
 use crate::node::diagnosis::{Ipv6, Unseen};
+use crate::observe::probe::Failure;
 use crate::sys::process::PortOf;
 
 /// One line of the report.
@@ -141,21 +142,26 @@ fn addresses(seen: &Examined) -> Vec<Finding> {
 
 fn answers(seen: &Examined) -> Vec<Finding> {
     let of = |address: &IpAddr| {
-        let mut good = Vec::new();
-        let mut bad = Vec::new();
+        let (mut good, mut bad, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
         for answer in seen.answers.iter().filter(|answer| answer.address == *address) {
             let over = if answer.protocol == Protocol::Udp { "UDP" } else { "TCP" };
             match &answer.result {
                 Ok(took) => good.push(format!("over {over} in {:.1} ms", took.as_secs_f64() * 1000.0)),
+                Err(Failure::Foreign) => foreign.push(format!("over {over}")),
                 Err(why) => bad.push(format!("over {over}: {why}")),
             }
         }
-        good.sort_unstable_by(|one, other| other.cmp(one));
-        bad.sort_unstable_by(|one, other| other.cmp(one));
+        for words in [&mut good, &mut bad, &mut foreign] {
+            words.sort_unstable_by(|one, other| other.cmp(one));
+        }
         let answered = (!good.is_empty()).then(|| ok(format!("a query to {address} is answered {}", list(good))));
         let advice = "who should answer is told above: if that is the agent, see its log; if nobody, start it";
         let failed = (!bad.is_empty()).then(|| problem(format!("a query to {address} fails {}", list(bad)), advice));
-        answered.into_iter().chain(failed)
+        let elsewhere = (!foreign.is_empty()).then(|| {
+            let text = format!("a query to {address} is answered {} by another server, not by dnslet", list(foreign));
+            warning(text, "clients have answers, from the cluster's DNS or whoever listens there, and no cache; see above")
+        });
+        answered.into_iter().chain(elsewhere).chain(failed)
     };
     seen.facts.addresses.iter().flat_map(of).collect()
 }

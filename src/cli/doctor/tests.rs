@@ -260,6 +260,13 @@ fn an_address_that_does_not_answer() {
 }
 
 #[test]
+fn an_address_that_leads_to_another_server() {
+    assert_one(Verdict::Warning, "a query to 169.254.20.10 is answered over TCP by another server", |seen| {
+        seen.answers[1].result = Err(probe::Failure::Foreign);
+    });
+}
+
+#[test]
 fn circles_in_resolv_conf() {
     let names = |first: &'static str, behind: Option<&'static str>| {
         move |seen: &mut Examined| {

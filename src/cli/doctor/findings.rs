@@ -159,7 +159,10 @@ fn answers(seen: &Examined) -> Vec<Finding> {
         let failed = (!bad.is_empty()).then(|| problem(format!("a query to {address} fails {}", list(bad)), advice));
         let elsewhere = (!foreign.is_empty()).then(|| {
             let text = format!("a query to {address} is answered {} by another server, not by dnslet", list(foreign));
-            warning(text, "clients have answers, from the cluster's DNS or whoever listens there, and no cache; see above")
+            warning(
+                text,
+                "clients have answers, from the cluster's DNS or whoever listens there, and no cache; see above",
+            )
         });
         answered.into_iter().chain(elsewhere).chain(failed)
     };

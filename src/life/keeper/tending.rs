@@ -27,7 +27,7 @@ const TEARDOWN: Duration = Duration::from_secs(2);
 /// Rules that could not be taken away are tried again after so long.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The way to the task that tends the node.
+/// The way to the thread that tends the node.
 #[derive(Debug)]
 pub(super) struct Tending {
     wishes: watch::Sender<Wish>,
@@ -124,10 +124,7 @@ impl Tending {
 
     /// Waits until what was wished is so, for as long as the rules may take to go. Says whether it is.
     pub(super) async fn has_caught_up(&self) -> bool {
-        let number = self.wishes.borrow().number;
-        // With a receiver of its own: what it sees is still news.
-        let mut state = self.state.clone();
-        timeout(WITHDRAWAL, state.wait_for(|state| state.number >= number)).await.is_ok()
+        self.is_fulfilled(WITHDRAWAL).await
     }
 
     fn wish(&mut self, change: impl FnOnce(&mut Wish)) {
@@ -137,14 +134,20 @@ impl Tending {
         });
     }
 
-    async fn fulfilled(&mut self, patience: Duration) {
-        let number = self.wishes.borrow().number;
-        let done = self.state.wait_for(|state| state.number >= number);
-        if !matches!(timeout(patience, done).await, Ok(Ok(_))) {
+    async fn fulfilled(&self, patience: Duration) {
+        if !self.is_fulfilled(patience).await {
             tracing::error!(
                 "the node's rules and addresses could not be looked after in time; `dnslet cleanup` does it"
             );
         }
+    }
+
+    async fn is_fulfilled(&self, patience: Duration) -> bool {
+        let number = self.wishes.borrow().number;
+        // With a receiver of its own: what it sees is still news. An error is the end of the thread, which fulfils nothing.
+        let mut state = self.state.clone();
+        let done = state.wait_for(|state| state.number >= number);
+        matches!(timeout(patience, done).await, Ok(Ok(_)))
     }
 }
 

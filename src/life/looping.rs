@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::dns::convert::Outgoing;
 use crate::dns::question::echoes;
 use crate::dns::{Class, Name, Rcode, Type, header};
+use crate::observe::probe::reachable;
 use crate::resolve::Resolver;
 use crate::sys::clock;
 
@@ -70,9 +71,10 @@ fn sentence(address: SocketAddr, zone: &str, name: &Name) -> String {
 
 /// Sends one probe and returns the answer's RCODE.
 async fn ask(address: SocketAddr, name: &Name) -> std::io::Result<Rcode> {
+    let address = reachable(address);
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(reachable(address)).await?;
+    socket.connect(address).await?;
     let query = query(rand::random(), name);
     socket.send(&query).await?;
     let mut message = [0; 1232];
@@ -82,15 +84,6 @@ async fn ask(address: SocketAddr, name: &Name) -> std::io::Result<Rcode> {
         if length >= header::LENGTH && header::id(message) == header::id(&query) && echoes(&query, message) {
             return Ok(header::rcode(message));
         }
-    }
-}
-
-/// A wildcard listener is asked on the loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-        _ => address,
     }
 }
 

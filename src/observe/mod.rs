@@ -29,7 +29,7 @@
 //! assert!(registry.render().contains(series));
 //! ```
 //!
-//! **Health.** [`probe::run`] asks the agent's own sockets each second; [`Sockets`] keeps what they answered, and
+//! **Health.** [`probe::ask`] asks one of the agent's own sockets; [`Sockets`] keeps what they answered, and
 //! [`Readiness`] what other rooms say of themselves. [`http`] shows both, and the numbers, on bound sockets it is given.
 //!
 //! **Lines.** [`log::Log`] takes tracing events (`info!`, `warn!`, `plugin = "forward"`), limits each call site, and

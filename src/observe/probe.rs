@@ -186,8 +186,9 @@ fn whose(message: &[u8], id: u16) -> Whose {
     }
 }
 
-/// A wildcard is asked on the loopback; `[::]` takes IPv4 too, so a machine without IPv6 is asked there.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+/// Where to ask this listening address: a wildcard on the loopback; `[::]` takes IPv4 too, so a machine without IPv6 is
+/// asked there.
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
     let loopback = |ip: IpAddr| std::net::UdpSocket::bind((ip, 0)).is_ok();
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

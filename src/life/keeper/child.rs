@@ -45,7 +45,7 @@ impl Child {
     /// Starts this program again as the server, with the same arguments, in a process group of its own: what a terminal
     /// sends to the group comes here and is passed on. `stdin` is what it reads as standard input. Must be called inside
     /// a runtime.
-    pub(super) fn start(stdin: Option<&Kept>, now: Instant) -> io::Result<Child> {
+    pub(super) fn start(stdin: Option<&Stdin>, now: Instant) -> io::Result<Child> {
         let (requests, theirs) = channel::pair()?;
         let (news, their_news) = channel::pair()?;
         channel::inherit(&theirs)?;
@@ -54,7 +54,7 @@ impl Child {
         let mut command = Command::new("/proc/self/exe");
         let ends = Ends { requests: theirs.as_raw_fd(), news: their_news.as_raw_fd(), parent: std::process::id() };
         command.arg0("dnslet").arg(SERVER).arg(ends.to_string()).args(std::env::args_os().skip(1)).process_group(0);
-        command.stdin(stdin.map_or_else(|| Ok(Stdio::null()), Kept::again)?).kill_on_drop(true);
+        command.stdin(stdin.map_or_else(|| Ok(Stdio::null()), Stdin::again)?).kill_on_drop(true);
         let process = command.spawn()?;
         let (requests, news) = (Line::new(requests)?, Line::new(news)?);
         Ok(Child { process, requests, news, started: now, serves: false, dismissed: false, leaving: None })
@@ -100,16 +100,16 @@ impl Child {
 
 /// Standard input, read to its end: a server that is started again reads it from the beginning.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct Stdin {
     file: OwnedFd,
 }
 
-impl Kept {
+impl Stdin {
     /// Reads all of standard input.
-    pub(super) fn read() -> io::Result<Kept> {
+    pub(super) fn read() -> io::Result<Stdin> {
         let file = nix::sys::memfd::memfd_create(c"dnslet-stdin", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
         io::copy(&mut io::stdin().lock(), &mut File::from(file.try_clone()?))?;
-        Ok(Kept { file })
+        Ok(Stdin { file })
     }
 
     fn again(&self) -> io::Result<Stdio> {

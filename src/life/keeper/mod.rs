@@ -3,7 +3,7 @@
 //! It binds the listening sockets and lends them to the server, a child of the same program without privileges; it probes
 //! those sockets, starts another server when one ends or does not answer, and has the node's link, addresses and rules
 //! tended (`tending`). It reads no configuration and parses no message from the network: of the answer to its own probe it
-//! looks at the identifier.
+//! looks at the identifier and at the last octets.
 //!
 //! A server that dies leaves its sockets here: what arrives meanwhile waits in their queues and the next server, started
 //! at once, answers it. If the sockets do not answer for a second, clients are no longer steered to them, whatever the
@@ -66,7 +66,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// Everything the keeper knows.
 struct Keeper<'a> {
     options: &'a Options,
-    stdin: Option<child::Kept>,
+    stdin: Option<child::Stdin>,
     holdings: Holdings,
     child: Option<Child>,
     pace: Pace,
@@ -104,7 +104,7 @@ pub fn run(options: &Options) -> Result<u8> {
     let look = log::Options { json: options.log_format == LogFormat::Json, debug: false };
     let log = Log::start(look, Box::new(io::stdout()), &Registry::new(1)).context("cannot start the log")?;
     log.install().context("cannot install the log")?;
-    let stdin = (options.configuration == Configuration::Stdin).then(child::Kept::read);
+    let stdin = (options.configuration == Configuration::Stdin).then(child::Stdin::read);
     let stdin = stdin.transpose().context("cannot read standard input")?;
     let code = runtime.block_on(Keeper::new(options, stdin).live(signals));
     log.flush(LAST_LINES);
@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Result<u8> {
 }
 
 impl<'a> Keeper<'a> {
-    fn new(options: &'a Options, stdin: Option<child::Kept>) -> Keeper<'a> {
+    fn new(options: &'a Options, stdin: Option<child::Stdin>) -> Keeper<'a> {
         Keeper {
             options,
             stdin,

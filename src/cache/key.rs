@@ -30,6 +30,11 @@ impl KeyRef<'_> {
     pub fn to_key(&self) -> Key {
         Key { hash: self.hash, route: self.route, octets: self.octets.into() }
     }
+
+    /// The keyed hash.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
 }
 
 impl Key {

@@ -68,7 +68,8 @@ impl Common {
     /// Everything empty, with the bounds of `options`.
     pub(super) fn new(options: &Options, keeper: Keeper, registry: Arc<Registry>, query_log: QueryLog) -> Common {
         let cache = Cache::new(options.cache_memory);
-        let flights = Flights::new(options.workers * Limits::default().inflight);
+        let limits = Limits::default();
+        let flights = Flights::new(options.workers * limits.inflight, limits.waiting_per_client(options.workers));
         let upstreams = Upstreams::new();
         scrape::describe_process(&registry, &cache, &flights, &upstreams);
         let clients = ClientPolicy { nets: options.client_networks.clone() };

@@ -64,6 +64,10 @@ events! {
     FlightJoined = FLIGHTS_JOINED,
     /// Too many misses are being resolved.
     ShedFlights = MISSES_SHED "flights",
+    /// Too many queries of the client wait.
+    ShedClient = MISSES_SHED "client",
+    /// Too many names of the zone are being asked for.
+    ShedZone = MISSES_SHED "zone",
     /// Too many queries of this worker wait.
     ShedWorker = MISSES_SHED "worker",
     /// `max_concurrent` queries are under way.

@@ -11,8 +11,9 @@ use crate::sys::clock;
 use crate::upstream;
 
 use super::asked::Asked;
-use super::flights::{Flight, Leader, Place};
+use super::flights::{Full, Leader, Place, Waiter};
 use super::outcome::{self, Cause, Failed, Outcome};
+use super::party::{Party, last_two_labels};
 use super::resolution::{Effect, Event, Resolution};
 use super::resolver::Resolver;
 use super::way::{Client, Way};
@@ -76,27 +77,30 @@ impl Miss {
     pub async fn resolve(self, out: &mut Vec<u8>) {
         out.clear();
         let counts = self.resolver.registry.worker(self.worker);
-        let flight = match self.resolver.flights.join(self.asked.flight.clone()) {
-            Place::Waits(flight) => {
+        let waiter = match self.resolver.flights.join(self.asked.flight.clone(), &self.party()) {
+            Place::Waits(waiter) => {
                 counts.count(Counted::FlightJoined);
-                flight
+                waiter
             }
-            Place::Leads(leader) => {
-                let flight = leader.flight();
+            Place::Leads(leader, waiter) => {
                 // A task of its own: it goes on when this client hangs up, and a panic in it is caught.
                 tokio::task::spawn_local(fly(self.resolver.clone(), self.worker, self.asked.clone(), leader));
-                flight
+                waiter
             }
-            Place::Full => {
-                counts.count(Counted::ShedFlights);
+            Place::Full(full) => {
+                counts.count(match full {
+                    Full::Total => Counted::ShedFlights,
+                    Full::Client => Counted::ShedClient,
+                    Full::Zone => Counted::ShedZone,
+                });
                 return self.shed(out);
             }
         };
         if self.is_refresh() {
-            let outcome = flight.outcome().await;
+            let outcome = waiter.outcome().await;
             return self.refreshed(&outcome, clock::now());
         }
-        match self.outcome_or_stale(&flight).await {
+        match self.outcome_or_stale(&waiter).await {
             Some(outcome) => self.finish(&outcome, out),
             None => self.finish_stale(out),
         }
@@ -143,10 +147,10 @@ impl Miss {
     }
 
     /// The outcome, or `None` when an expired entry should be used instead.
-    async fn outcome_or_stale(&self, flight: &Arc<Flight>) -> Option<Arc<Outcome>> {
-        let Some(old) = &self.old else { return Some(flight.outcome().await) };
+    async fn outcome_or_stale(&self, waiter: &Waiter) -> Option<Arc<Outcome>> {
+        let Some(old) = &self.old else { return Some(waiter.outcome().await) };
         let timer = self.stale_settings().and_then(|stale| stale.verify_timeout).unwrap_or(STALE_TIMER);
-        let outcome = tokio::time::timeout_at((self.started + timer).into(), flight.outcome()).await.ok();
+        let outcome = tokio::time::timeout_at((self.started + timer).into(), waiter.outcome()).await.ok();
         if outcome.as_ref().is_some_and(|outcome| outcome.is_answer()) {
             return outcome;
         }
@@ -165,6 +169,14 @@ impl Miss {
         out.resize(room.min(usize::from(u16::MAX)), 0);
         let length = write(&self.way(), &query, out);
         out.truncate(length);
+    }
+
+    fn party(&self) -> Party {
+        let route = self.resolver.routes.routes[self.asked.route].fingerprint;
+        Party {
+            client: (!self.is_refresh()).then(|| self.client.peer.ip().to_canonical()),
+            zone: self.resolver.cache.key(route, last_two_labels(&self.asked.name)).hash(),
+        }
     }
 
     fn way(&self) -> Way<'_> {

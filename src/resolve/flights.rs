@@ -10,62 +10,104 @@ use tokio::sync::SetOnce;
 use crate::cache::{HashedAlready, Key};
 
 use super::outcome::Outcome;
+use super::party::{Party, Seat, Shares};
 
 /// How many parts the table has, so that workers seldom meet at a lock.
 const SHARDS: usize = 16;
 
 /// The misses in progress, of all workers together: equal questions share one upstream query, whoever asks them
 /// (RFC 5452 section 5).
+///
+/// What one client or one zone may take is bounded well below what there is, so that a flood of one leaves room for all
+/// others. A host on which everybody has the same address still has one client's share.
 pub struct Flights {
     shards: [Mutex<Table>; SHARDS],
     limit: usize,
     aloft: AtomicUsize,
+    /// Waiting queries of each client.
+    clients: Arc<Shares>,
+    /// Flights of each zone.
+    zones: Arc<Shares>,
 }
 
 type Table = HashMap<Key, Arc<Flight>, BuildHasherDefault<HashedAlready>>;
 
 /// One miss in progress.
-pub struct Flight {
+struct Flight {
     landed: SetOnce<Arc<Outcome>>,
 }
 
 /// The duty to land a flight. Dropped without [`Leader::land`], as when its task panics, it lands it with a failure, so
-/// nobody waits for ever.
+/// nobody waits for ever. The place in its zone is the flight's, whoever still waits for it.
 pub struct Leader {
     flights: Arc<Flights>,
     key: Key,
     flight: Arc<Flight>,
+    _seat: Seat,
+}
+
+/// One who waits for a flight. Dropped, as when its client hangs up, it gives its client's place back.
+pub struct Waiter {
+    flight: Arc<Flight>,
+    /// `None` for a refresh.
+    _seat: Option<Seat>,
 }
 
 /// The place that a query got.
 pub enum Place {
     /// It waits for somebody else's flight.
-    Waits(Arc<Flight>),
-    /// It has to see to the flight itself.
-    Leads(Leader),
-    /// There are as many flights as there may be.
-    Full,
+    Waits(Waiter),
+    /// It has to see to the flight itself, and waits for it like the others.
+    Leads(Leader, Waiter),
+    /// It has to do without.
+    Full(Full),
+}
+
+/// Which bound was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// There are as many flights as there may be; for a refresh, half as many.
+    Total,
+    /// As many queries of the client wait as may.
+    Client,
+    /// As many names of the zone are asked for as may be.
+    Zone,
 }
 
 impl Flights {
-    /// A table of at most `limit` flights.
-    pub fn new(limit: usize) -> Arc<Flights> {
-        Arc::new(Flights { shards: Default::default(), limit, aloft: AtomicUsize::new(0) })
+    /// At most `limit` flights, a quarter of them for one zone; `per_client` queries of one client may wait.
+    pub fn new(limit: usize, per_client: usize) -> Arc<Flights> {
+        Arc::new(Flights {
+            shards: Default::default(),
+            limit,
+            aloft: AtomicUsize::new(0),
+            clients: Shares::new(per_client),
+            zones: Shares::new(limit / 4),
+        })
     }
 
     /// Joins the flight of a key, or starts it.
-    pub fn join(self: &Arc<Flights>, key: Key) -> Place {
+    pub fn join(self: &Arc<Flights>, key: Key, party: &Party) -> Place {
+        let seat = match party.client.map(|client| self.clients.take(client)) {
+            Some(None) => return Place::Full(Full::Client),
+            Some(seat) => seat,
+            None => None,
+        };
         let mut table = self.shard(&key);
         if let Some(flight) = table.get(&key) {
-            return Place::Waits(flight.clone());
+            return Place::Waits(Waiter { flight: flight.clone(), _seat: seat });
         }
-        if self.aloft.load(Relaxed) >= self.limit {
-            return Place::Full;
+        let Some(zone) = self.zones.take(party.zone) else { return Place::Full(Full::Zone) };
+        // Whoever waits goes before a refresh.
+        let limit = if party.client.is_some() { self.limit } else { self.limit.div_ceil(2) };
+        if self.aloft.fetch_add(1, Relaxed) >= limit {
+            self.aloft.fetch_sub(1, Relaxed);
+            return Place::Full(Full::Total);
         }
-        self.aloft.fetch_add(1, Relaxed);
         let flight = Arc::new(Flight { landed: SetOnce::new() });
         table.insert(key.clone(), flight.clone());
-        Place::Leads(Leader { flights: self.clone(), key, flight })
+        let waiter = Waiter { flight: flight.clone(), _seat: seat };
+        Place::Leads(Leader { flights: self.clone(), key, flight, _seat: zone }, waiter)
     }
 
     /// How many flights there are now.
@@ -79,19 +121,14 @@ impl Flights {
     }
 }
 
-impl Flight {
+impl Waiter {
     /// Waits for the outcome.
     pub async fn outcome(&self) -> Arc<Outcome> {
-        self.landed.wait().await.clone()
+        self.flight.landed.wait().await.clone()
     }
 }
 
 impl Leader {
-    /// The flight, to wait for it like everybody else.
-    pub fn flight(&self) -> Arc<Flight> {
-        self.flight.clone()
-    }
-
     /// Hands the outcome to everyone who waits.
     pub fn land(self, outcome: Outcome) {
         self.finish(outcome);
@@ -111,5 +148,113 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         self.finish(Outcome::aborted());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::cache::Cache;
+    use crate::dns::{Ede, Rcode};
+    use crate::resolve::{Cause, Failed};
+
+    /// Names of keys, asked for by anybody.
+    struct Lab {
+        cache: Arc<Cache>,
+        flights: Arc<Flights>,
+    }
+
+    impl Lab {
+        fn new(limit: usize, per_client: usize) -> Lab {
+            Lab { cache: Cache::new(1 << 20), flights: Flights::new(limit, per_client) }
+        }
+
+        fn join(&self, name: usize, party: &Party) -> Place {
+            self.flights.join(self.cache.key(1, &name.to_be_bytes()).to_key(), party)
+        }
+
+        fn all_given_back(&self) -> bool {
+            self.flights.aloft() == 0 && self.flights.clients.is_empty() && self.flights.zones.is_empty()
+        }
+    }
+
+    fn party(client: u8, zone: u64) -> Party {
+        Party { client: Some(IpAddr::from([10, 0, 0, client])), zone }
+    }
+
+    fn full(place: &Place) -> Option<Full> {
+        if let Place::Full(full) = place { Some(*full) } else { None }
+    }
+
+    #[tokio::test]
+    async fn a_flight_lands_for_everyone_even_if_its_leader_is_dropped() {
+        let lab = Lab::new(1, 8);
+        let Place::Leads(leader, first) = lab.join(1, &party(1, 1)) else { panic!("the first one leads") };
+        let Place::Waits(second) = lab.join(1, &party(1, 1)) else { panic!("the second one waits") };
+        drop(leader);
+        assert_eq!(second.outcome().await.rcode(), Rcode::SERVFAIL);
+        assert!(Arc::ptr_eq(&first.outcome().await, &second.outcome().await));
+        drop((first, second));
+        assert!(lab.all_given_back());
+        let Place::Leads(leader, waiter) = lab.join(1, &party(1, 1)) else { panic!("the next one leads again") };
+        leader.land(Failed::new(Cause::Timeout, Ede::OTHER, "x").into());
+        assert_eq!(waiter.outcome().await.rcode(), Rcode::SERVFAIL);
+    }
+
+    #[test]
+    fn one_client_cannot_take_every_place() {
+        let lab = Lab::new(1000, 50);
+        // Each of its own zone, so that no other bound is met.
+        let mut held: Vec<Place> = (0..50).map(|name| lab.join(name, &party(1, name as u64))).collect();
+        assert!(held.iter().all(|place| full(place).is_none()));
+        assert_eq!(full(&lab.join(50, &party(1, 50))), Some(Full::Client));
+        assert_eq!(full(&lab.join(0, &party(1, 0))), Some(Full::Client), "not even to wait with others");
+        for other in 2..100 {
+            held.push(lab.join(1000 + usize::from(other), &party(other, u64::from(other) << 32)));
+            assert!(full(held.last().unwrap()).is_none(), "client {other}");
+        }
+        drop(held);
+        assert!(lab.all_given_back());
+    }
+
+    #[test]
+    fn one_zone_cannot_take_every_place() {
+        let lab = Lab::new(400, 400);
+        let mut held: Vec<Place> = (0..100).map(|name| lab.join(name, &party(name as u8, 7))).collect();
+        assert_eq!(full(&lab.join(100, &party(1, 7))), Some(Full::Zone));
+        assert!(matches!(lab.join(0, &party(1, 7)), Place::Waits(_)), "a flight there is can be joined");
+        for zone in 8..100 {
+            held.push(lab.join(zone, &party(1, zone as u64 * 1000)));
+            assert!(full(held.last().unwrap()).is_none(), "zone {zone}");
+        }
+        drop(held);
+        assert!(lab.all_given_back());
+    }
+
+    #[test]
+    fn whoever_waits_goes_before_a_refresh() {
+        let lab = Lab::new(8, 100);
+        let refresh = |name: usize| lab.join(name, &Party { client: None, zone: name as u64 });
+        let mut held: Vec<Place> = (0..4).map(refresh).collect();
+        assert_eq!(full(&refresh(4)), Some(Full::Total));
+        held.extend((4..8).map(|name| lab.join(name, &party(1, name as u64))));
+        assert!(held.iter().all(|place| matches!(place, Place::Leads(..))));
+        assert_eq!(full(&lab.join(8, &party(1, 8))), Some(Full::Total));
+        drop(held);
+        assert!(lab.all_given_back());
+    }
+
+    #[test]
+    fn a_client_that_hangs_up_gives_its_place_back_and_the_flight_goes_on() {
+        let lab = Lab::new(8, 1);
+        let Place::Leads(leader, waiter) = lab.join(1, &party(1, 1)) else { panic!("the first one leads") };
+        assert_eq!(full(&lab.join(2, &party(1, 2))), Some(Full::Client));
+        drop(waiter);
+        assert_eq!(lab.flights.aloft(), 1);
+        assert!(matches!(lab.join(1, &party(1, 1)), Place::Waits(_)));
+        drop(leader);
+        assert!(lab.all_given_back());
     }
 }

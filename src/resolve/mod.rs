@@ -21,6 +21,7 @@ mod flights;
 mod gate;
 mod loopguard;
 mod outcome;
+mod party;
 mod querylog;
 mod resolution;
 mod resolver;

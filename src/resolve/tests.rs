@@ -1,17 +1,14 @@
 //! What is taken from an upstream's message, and how flights land.
 
 use std::str::FromStr;
-use std::sync::Arc;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Asked, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, NULL, SRV};
 use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record, RecordType};
 
-use crate::cache::Cache;
 use crate::dns::convert::Outgoing;
 use crate::dns::{Class, Name, Query, Rcode, Type, reply};
 
-use super::flights::{Flights, Place};
 use super::*;
 
 /// A query of ours without DO.
@@ -187,24 +184,6 @@ fn malformed_messages_are_refused_and_never_read_past_their_end() {
     for cut in 0..whole.len() {
         assert!(accept(&query, &whole[..cut]).is_err(), "cut at {cut}");
     }
-}
-
-#[tokio::test]
-async fn a_flight_lands_for_everyone_even_if_its_leader_is_dropped() {
-    let cache = Cache::new(1 << 20);
-    let key = cache.key(1, b"key").to_key();
-    let flights = Flights::new(1);
-    let Place::Leads(leader) = flights.join(key.clone()) else { panic!("the first one leads") };
-    let Place::Waits(flight) = flights.join(key.clone()) else { panic!("the second one waits") };
-    assert!(matches!(flights.join(cache.key(1, b"other").to_key()), Place::Full));
-    drop(leader);
-    let outcome = flight.outcome().await;
-    assert_eq!(outcome.rcode(), Rcode::SERVFAIL);
-    assert_eq!(flights.aloft(), 0);
-    let Place::Leads(leader) = flights.join(key) else { panic!("the next one leads again") };
-    let flight = leader.flight();
-    leader.land(Failed::new(Cause::Timeout, crate::dns::Ede::OTHER, "x").into());
-    assert!(Arc::ptr_eq(&flight.outcome().await, &flight.outcome().await));
 }
 
 #[test]

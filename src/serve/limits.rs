@@ -42,6 +42,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Questions of one client that may wait at once: a quarter of what `workers` wait for, and no more than half of what
+    /// one of them does, since the kernel may hand everything of a client to the same one.
+    pub fn waiting_per_client(&self, workers: usize) -> usize {
+        (workers * self.inflight / 4).min(self.inflight / 2).max(1)
+    }
+
     /// The same, with connections held to half of the descriptors this process may open: the other half is for
     /// upstreams and files.
     pub fn within(mut self, descriptors: u64) -> Self {
@@ -205,6 +211,12 @@ mod tests {
         assert_eq!(Limits::default().within(1024).connections, 512);
         assert_eq!(Limits::default().within(1 << 20).connections, 10_000);
         assert_eq!(Limits::default().within(0).connections, 1);
+    }
+
+    #[test]
+    fn one_client_waits_for_no_more_than_its_share() {
+        let limits = Limits { inflight: 1000, ..Limits::default() };
+        assert_eq!([1, 2, 64].map(|workers| limits.waiting_per_client(workers)), [250, 500, 500]);
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Player {
             routes,
             pools,
             cache: Cache::new(1 << 20),
-            flights: Flights::new(100),
+            flights: Flights::new(100, 100),
             registry: Arc::clone(&registry),
             clients: ClientPolicy::default(),
             query_log: None,

@@ -106,7 +106,7 @@ fn resolver(routes: routes::Routes, upstreams: &Upstreams) -> Resolver {
         routes: Arc::new(routes),
         pools,
         cache: Cache::new(64 << 20),
-        flights: Flights::new(1024),
+        flights: Flights::new(1024, 1024),
         registry: Registry::new(1),
         clients: ClientPolicy::default(),
         query_log: None,

@@ -159,7 +159,7 @@ async fn look_up(
 
 async fn ask(pool: &Pool, name: &Name, qtype: Type, deadline: Instant) -> Result<Vec<IpAddr>, String> {
     let query = Outgoing::plain(name.as_wire(), qtype, Class::IN).to_wire(0);
-    let ask = Ask { query: &query, client: Protocol::Udp, deadline };
+    let ask = Ask { query: &query, client: Protocol::Udp, budget: deadline, deadline, background: false };
     let exchanged = pool.exchange(ask).await.map_err(|failure| failure.to_string())?;
     let response = accept(&query, &exchanged.wire).map_err(|mismatch| mismatch.text().to_owned())?;
     if response.rcode() != Rcode::NOERROR {

@@ -227,7 +227,9 @@ async fn fly(resolver: Arc<Resolver>, worker: usize, asked: Asked, leader: Leade
                 let asked = resolution.asked();
                 let pool = &resolver.lines[asked.route].pools[forward];
                 let (client, deadline) = (asked.protocol, asked.deadline);
-                let answer = pool.exchange(upstream::Ask { query: resolution.query(), client, deadline }).await;
+                let query = resolution.query();
+                let ask = upstream::Ask { query, client, budget: deadline, deadline, background: false };
+                let answer = pool.exchange(ask).await;
                 let event = match &answer {
                     Ok(exchanged) => Event::Answered(&exchanged.wire),
                     Err(failure) => Event::Failed(failure),
@@ -255,6 +257,7 @@ impl Resolver {
             Cause::Loop => Counted::FailedLoop,
             Cause::Unanswered => Counted::FailedUnanswered,
             Cause::Overloaded => Counted::ShedUpstream,
+            Cause::Paced => Counted::ShedPaced,
             Cause::Shed => Counted::ShedFlights,
             Cause::Aborted => Counted::FailedPanic,
         });

@@ -58,6 +58,8 @@ pub enum Cause {
     Unanswered,
     /// `max_concurrent` was reached.
     Overloaded,
+    /// Over the limit of packets a second.
+    Paced,
     /// There are too many flights.
     Shed,
     /// The task that was to answer ended without an outcome.
@@ -149,6 +151,7 @@ impl From<&Failure> for Failed {
             Failure::Tls(..) => Cause::Tls,
             Failure::NoHealthy => Cause::Unhealthy,
             Failure::Overloaded { .. } => Cause::Overloaded,
+            Failure::Paced => Cause::Paced,
             Failure::Refused(_)
             | Failure::Unreachable(..)
             | Failure::Closed(..)

@@ -121,10 +121,10 @@ impl<'a> Exchange<'a> {
         let took = now.duration_since(self.selection.sent(attempt));
         let rcode = header::rcode(&wire);
         upstream.measured(took);
-        upstream.health().answered();
+        self.pool.upstreams().answered(upstream);
         upstream.tally().exchanged(rcode, took);
         let datagram = matches!(self.attempts[attempt], Some(Attempt::Datagram(_)));
-        if datagram && header::truncated(&wire) && self.selection.truncated(attempt) {
+        if datagram && header::truncated(&wire) && self.selection.truncated(attempt, now) {
             self.kept = Some((attempt, wire));
             return None;
         }

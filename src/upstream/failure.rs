@@ -28,6 +28,8 @@ pub enum Failure {
     Busy(Leg),
     /// Every upstream is down.
     NoHealthy,
+    /// More packets a second would go to upstreams than the process may send.
+    Paced,
     /// More queries in progress than `max_concurrent` allows.
     Overloaded {
         /// The limit that was reached.
@@ -150,7 +152,7 @@ impl Failure {
             | Failure::Tls(..)
             | Failure::Local(..)
             | Failure::Busy(_) => Ede::NETWORK_ERROR,
-            Failure::Overloaded { .. } => Ede::OTHER,
+            Failure::Paced | Failure::Overloaded { .. } => Ede::OTHER,
         }
     }
 
@@ -162,7 +164,11 @@ impl Failure {
             Failure::Unreachable(..) => Cause::Unreachable,
             Failure::Closed(..) => Cause::Closed,
             Failure::Tls(..) => Cause::Tls,
-            Failure::Local(..) | Failure::Busy(_) | Failure::NoHealthy | Failure::Overloaded { .. } => Cause::Local,
+            Failure::Local(..)
+            | Failure::Busy(_)
+            | Failure::NoHealthy
+            | Failure::Paced
+            | Failure::Overloaded { .. } => Cause::Local,
         }
     }
 
@@ -184,6 +190,7 @@ impl fmt::Display for Failure {
             Failure::Tls(leg, reason) => write!(out, "{leg}: tls: {reason}"),
             Failure::Busy(leg) => write!(out, "{leg}: too many queries in flight"),
             Failure::NoHealthy => out.write_str("no healthy proxies"),
+            Failure::Paced => out.write_str("too many packets to upstreams"),
             Failure::Overloaded { limit } => write!(out, "concurrent queries exceeded maximum {limit}"),
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::{sleep, timeout};
 
+use super::Upstreams;
 use super::selection::Via;
 use super::server::Upstream;
 use super::spec::PoolSpec;
@@ -45,6 +46,7 @@ pub(crate) struct Check {
     max_fails: u32,
     via: Via,
     keeping: Keeping,
+    upstreams: Upstreams,
 }
 
 impl Health {
@@ -53,12 +55,11 @@ impl Health {
         self.fails.load(Relaxed)
     }
 
-    /// A response came.
-    pub(crate) fn answered(&self) {
+    /// A response came. Whether checks had failed before, which makes it a recovery.
+    #[must_use]
+    pub(crate) fn answered(&self) -> bool {
         // Reading first keeps the line shared between workers while all is well.
-        if self.fails() != 0 {
-            self.fails.store(0, Relaxed);
-        }
+        self.fails() != 0 && self.fails.swap(0, Relaxed) != 0
     }
 
     fn failed(&self) {
@@ -70,13 +71,14 @@ impl Health {
 }
 
 impl Check {
-    pub(crate) fn new(spec: &PoolSpec, keeping: Keeping) -> Check {
+    pub(crate) fn new(spec: &PoolSpec, keeping: Keeping, upstreams: &Upstreams) -> Check {
         Check {
             query: ns_query(&spec.health_check.domain, !spec.health_check.no_rec),
             interval: spec.health_check.interval,
             max_fails: spec.max_fails,
             via: if spec.force_tcp { Via::Stream } else { Via::Datagram },
             keeping,
+            upstreams: upstreams.clone(),
         }
     }
 
@@ -102,7 +104,7 @@ impl Check {
         while let Some(upstream) = running.0.upgrade() {
             let healthy = self.passes(&upstream).await;
             if healthy {
-                upstream.health().answered();
+                self.upstreams.answered(&upstream);
             } else {
                 upstream.health().failed();
                 upstream.tally().check_failure();

@@ -21,6 +21,11 @@ use super::{Address, Transport, Upstream, Upstreams};
 use crate::dns::{self, Rcode};
 use crate::sys::clock;
 
+/// The most attempts at a question nobody waits for.
+const BACKGROUND_ATTEMPTS: usize = 2;
+/// The least patience with such a question.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The upstreams of one `forward` line. Shared by all workers; each asks from its own runtime.
 #[derive(Debug)]
 pub struct Pool {
@@ -50,8 +55,12 @@ pub struct Ask<'a> {
     pub query: &'a [u8],
     /// How the client asked. A truncated answer that cannot be completed over TCP is good for a UDP client only.
     pub client: dns::Protocol,
-    /// When to give up.
+    /// Nothing is sent after this.
+    pub budget: Instant,
+    /// When to give up. Between the two only answers to what was sent are waited for.
     pub deadline: Instant,
+    /// Nobody waits for the answer, so it gives way: one question at a time, and fewer of them.
+    pub background: bool,
 }
 
 /// A response and where it came from.
@@ -106,7 +115,7 @@ impl Pool {
             attempts,
             read_timeout: spec.read_timeout,
             keeping,
-            check: Arc::new(Check::new(spec, keeping)),
+            check: Arc::new(Check::new(spec, keeping, upstreams)),
             turn: AtomicUsize::new(0),
             max_concurrent: spec.max_concurrent.filter(|limit| *limit != 0),
             in_progress: AtomicUsize::new(0),
@@ -149,9 +158,23 @@ impl Pool {
         let _place = self.enter()?;
         let now = clock::now();
         let members = self.members.load_full();
-        let selection = self.select(&members, ask.deadline, now)?;
+        let selection = self.select(&members, &ask, now)?;
         let mut exchange = Exchange::new(self, members, ask, selection, now);
         exchange.run().await
+    }
+
+    /// Whether every upstream is down: asking brings a failure at once, but for a rare question that is let through.
+    pub fn is_down(&self) -> bool {
+        self.members.load().iter().all(|upstream| self.check.is_down(upstream))
+    }
+
+    /// As [`Upstreams::recoveries`], of the registry this pool was made with.
+    pub fn recoveries(&self) -> u64 {
+        self.upstreams.recoveries()
+    }
+
+    pub(crate) fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
     }
 
     pub(crate) fn keeping(&self) -> Keeping {
@@ -180,7 +203,7 @@ impl Pool {
     }
 
     /// Who may be asked, in which order.
-    fn select(&self, members: &[Arc<Upstream>], deadline: Instant, now: Instant) -> Result<Selection, Failure> {
+    fn select(&self, members: &[Arc<Upstream>], ask: &Ask<'_>, now: Instant) -> Result<Selection, Failure> {
         let mut order = [0; MAX_UPSTREAMS];
         let order = self.order(members, &mut order);
         let mut candidates = [Candidate { member: 0, via: Via::Datagram, patience: Duration::ZERO }; MAX_UPSTREAMS];
@@ -195,7 +218,12 @@ impl Pool {
                 }
             }
         }
-        let mut rules = Rules { attempts: self.attempts, read_timeout: self.read_timeout, deadline };
+        let mut rules = Rules {
+            attempts: if ask.background { self.attempts.min(BACKGROUND_ATTEMPTS) } else { self.attempts },
+            read_timeout: self.read_timeout,
+            budget: ask.budget,
+            deadline: ask.deadline,
+        };
         if count == 0 {
             self.upstreams.totals().broken();
             if self.failfast {
@@ -206,7 +234,11 @@ impl Pool {
             count = 1;
             rules.attempts = 1;
         }
-        Ok(Selection::new(&candidates[..count], rules, now))
+        let candidates = &mut candidates[..count];
+        if ask.background {
+            candidates.iter_mut().for_each(|one| one.patience = one.patience.max(BACKGROUND_PATIENCE));
+        }
+        Ok(Selection::new(candidates, rules, now))
     }
 
     fn candidate(&self, member: u8, upstream: &Upstream) -> Candidate {

@@ -46,6 +46,7 @@ struct Identity {
 pub(crate) struct Totals {
     broken: AtomicU64,
     rejects: AtomicU64,
+    recoveries: AtomicU64,
 }
 
 impl Upstreams {
@@ -58,6 +59,11 @@ impl Upstreams {
     pub fn for_each(&self, mut see: impl FnMut(&Upstream)) {
         let upstreams: Vec<_> = self.known().upstreams.values().filter_map(Weak::upgrade).collect();
         upstreams.iter().for_each(|upstream| see(upstream));
+    }
+
+    /// How often an upstream that did not answer its checks has answered again.
+    pub fn recoveries(&self) -> u64 {
+        self.totals().recoveries.load(Relaxed)
     }
 
     /// Adds what is known of all upstreams to a scrape.
@@ -81,6 +87,13 @@ impl Upstreams {
             if let Some(fastest) = fastest {
                 into.gauge(&UPSTREAM_RTT, &[&to], fastest.as_secs_f64());
             }
+        }
+    }
+
+    /// A response came from `upstream`.
+    pub(crate) fn answered(&self, upstream: &Upstream) {
+        if upstream.health().answered() {
+            self.totals().recoveries.fetch_add(1, Relaxed);
         }
     }
 

@@ -51,6 +51,8 @@ pub(crate) struct Rules {
     pub(crate) attempts: usize,
     /// An attempt is given up after this long.
     pub(crate) read_timeout: Option<Duration>,
+    /// Nothing is sent from here on; what is open is waited for.
+    pub(crate) budget: Instant,
     /// When the whole exchange ends.
     pub(crate) deadline: Instant,
 }
@@ -169,10 +171,12 @@ impl Selection {
             self.close(attempt, now);
             return Step::GiveUp(attempt);
         }
-        if let Some((server, why)) = self.follow_up.take() {
+        if let Some((server, why)) = self.follow_up.take()
+            && now < self.rules.budget
+        {
             return self.send(server, Via::Stream, why, now);
         }
-        let next = self.turn();
+        let next = self.turn(now);
         match next {
             Some((server, via, why, due)) if due <= now => self.send(server, via, why, now),
             None if !self.attempts().any(|attempt| attempt.open) => Step::Finish,
@@ -192,16 +196,16 @@ impl Selection {
         self.attempts[attempt].open = false;
         self.servers[self.attempts[attempt].server].answered = true;
         self.set_aside = SetAside::Rcode;
-        if self.turn().is_some() {
+        if self.turn(now).is_some() {
             self.due = now;
         }
     }
 
     /// The attempt brought a truncated response. Whether the question now goes over TCP; if not, that response is
     /// the best there is.
-    pub(crate) fn truncated(&mut self, attempt: usize) -> bool {
+    pub(crate) fn truncated(&mut self, attempt: usize, now: Instant) -> bool {
         self.attempts[attempt].open = false;
-        if self.followed_up || self.used == MAX_ATTEMPTS {
+        if self.followed_up || self.used == MAX_ATTEMPTS || now >= self.rules.budget {
             return false;
         }
         self.set_aside = SetAside::Truncated;
@@ -273,8 +277,12 @@ impl Selection {
         self.follow_up = Some((server, why));
     }
 
-    /// Whose turn it is next, over what, why, and when.
-    fn turn(&self) -> Option<(usize, Via, Why, Instant)> {
+    /// Whose turn it is next, over what, why, and when, while there is budget.
+    fn turn(&self, now: Instant) -> Option<(usize, Via, Why, Instant)> {
+        self.candidate().filter(|(.., due)| (*due).max(now) < self.rules.budget)
+    }
+
+    fn candidate(&self) -> Option<(usize, Via, Why, Instant)> {
         if self.used >= self.rules.attempts.min(MAX_ATTEMPTS) || self.set_aside == SetAside::Truncated {
             return None;
         }

@@ -219,10 +219,16 @@ pub(crate) fn tls_address(socket: SocketAddr, server_name: Option<&str>) -> Addr
     Address { socket, zone: None, transport: Transport::Tls, server_name }
 }
 
+/// An [`Ask`] that ends after `limit`.
+pub(crate) fn asking(query: &[u8], client: Protocol, limit: Duration) -> Ask<'_> {
+    let deadline = clock::now() + limit;
+    Ask { query, client, budget: deadline, deadline, background: false }
+}
+
 /// Asks for the address of `name`, as a UDP client, for at most `limit`.
 pub(crate) async fn ask_for(pool: &Pool, name: &str, limit: Duration) -> Result<Exchanged, Failure> {
     let query = query(name, 4711);
-    pool.exchange(Ask { query: &query, client: Protocol::Udp, deadline: clock::now() + limit }).await
+    pool.exchange(asking(&query, Protocol::Udp, limit)).await
 }
 
 /// Asks for `www.example.org.` with time enough.

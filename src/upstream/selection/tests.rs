@@ -12,7 +12,7 @@ fn epoch() -> Instant {
 }
 
 fn rules(start: Instant) -> Rules {
-    Rules { attempts: MAX_ATTEMPTS, read_timeout: None, deadline: start + 4000 * MS }
+    Rules { attempts: MAX_ATTEMPTS, read_timeout: None, budget: start + 4000 * MS, deadline: start + 4000 * MS }
 }
 
 /// What happens to an attempt, and how long after it was made.
@@ -62,7 +62,7 @@ fn play(count: u8, change: impl FnOnce(&mut Rules), fate: impl Fn(usize, u8, Via
                 now = when;
                 match fate {
                     Fate::Rcode(_) => selection.set_aside(attempt, now),
-                    Fate::Truncated(_) if selection.truncated(attempt) => {}
+                    Fate::Truncated(_) if selection.truncated(attempt, now) => {}
                     Fate::Forged(_) => selection.forged(attempt),
                     _ => {
                         log.push(format!("answer {attempt} @{}", (now - start).as_millis()));
@@ -187,4 +187,28 @@ fn whatever_happens_the_limits_hold_and_it_ends() {
             assert!(same <= 2, "seed {seed}: {send} {same} times in {log:?}");
         }
     }
+}
+
+#[test]
+fn nothing_is_sent_after_the_budget_but_open_attempts_are_waited_for() {
+    let short = |rules: &mut Rules| rules.budget -= 2500 * MS;
+    let log = play(1, short, |_, _, _| Fate::Silent);
+    assert_eq!(log, ["0 Datagram @0", "0 Datagram @100", "end @4000"], "no TCP at 1500");
+    let log = play(2, short, |attempt, _, _| if attempt == 0 { Fate::Answer(3900) } else { Fate::Silent });
+    assert_eq!(log.last().unwrap(), "answer 0 @3900");
+    let sent: Vec<_> = log.iter().filter(|line| line.contains("am @")).collect();
+    assert_eq!(sent, ["0 Datagram @0", "1 Datagram @100", "0 Datagram @200", "1 Datagram @400"]);
+}
+
+#[test]
+fn a_failure_with_no_budget_left_to_ask_again_is_the_end() {
+    let tight = |rules: &mut Rules| rules.budget -= 3950 * MS;
+    assert_eq!(play(1, tight, |_, _, _| Fate::Refused), ["0 Datagram @0", "end @0"]);
+    // TC=1 that comes too late to be completed is the answer.
+    let log = play(2, tight, |_, _, _| Fate::Truncated(60));
+    assert_eq!(log, ["0 Datagram @0", "answer 0 @60"]);
+    let log = play(2, tight, |_, _, _| Fate::Forged(60));
+    assert_eq!(log, ["0 Datagram @0", "end @60"]);
+    let log = play(2, tight, |_, _, _| Fate::Rcode(60));
+    assert_eq!(log, ["0 Datagram @0", "end @60"]);
 }

@@ -159,6 +159,7 @@ async fn an_upstream_goes_down_and_comes_back() {
     let first = pool(&[responder.socket], &upstreams, change);
     ask(&first).await.unwrap_err();
     until(&first, |fails| fails > 2).await;
+    assert!(first.is_down());
 
     // Another pool, as after a reload, knows it is down.
     let second = pool(&[responder.socket], &upstreams, |spec| {
@@ -175,8 +176,10 @@ async fn an_upstream_goes_down_and_comes_back() {
     assert!(value(&upstreams, &failures) > 2);
     assert_eq!(value(&upstreams, &format!("dnslet_upstream_up{{to=\"{to}\"}}")), 0);
 
+    assert_eq!(second.recoveries(), 0);
     dead.store(false, SeqCst);
     until(&second, |fails| fails == 0).await;
+    assert_eq!((second.is_down(), second.recoveries()), (false, 1));
     ask(&second).await.unwrap();
 }
 

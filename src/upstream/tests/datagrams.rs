@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::dns::header::{self, Count};
 use crate::dns::{Protocol, Rcode};
-use crate::sys::clock;
 use crate::upstream::testing::*;
-use crate::upstream::{Ask, Failure, Network, Upstreams};
+use crate::upstream::{Failure, Network, Upstreams};
 
 const WRONG: &str = "dnslet_upstream_mismatches_total";
 const OVER_TCP: &str = "dnslet_upstream_tcp_fallbacks_total";
@@ -116,8 +115,7 @@ async fn a_truncated_answer_stands_for_udp_clients_only_where_tcp_fails() {
     let exchanged = ask(&pool).await.unwrap();
     assert!(header::truncated(&exchanged.wire));
     let query = query("www.example.org.", 1);
-    let deadline = clock::now() + Duration::from_secs(20);
-    let failure = pool.exchange(Ask { query: &query, client: Protocol::Tcp, deadline }).await.unwrap_err();
+    let failure = pool.exchange(asking(&query, Protocol::Tcp, Duration::from_secs(20))).await.unwrap_err();
     assert!(matches!(failure, Failure::Closed(..)), "{failure}");
 }
 

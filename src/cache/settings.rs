@@ -56,11 +56,11 @@ pub struct ServeStale {
     pub duration: Duration,
     /// Ask the upstream first, and use the entry if that fails.
     pub verify: bool,
-    /// How long the upstream is waited for when `verify` is on.
+    /// How long the upstream is waited for when `verify` is on; never zero. `None`: the client timer of RFC 8767.
     pub verify_timeout: Option<Duration>,
-    /// The TTL of stale replies, in seconds.
+    /// The TTL of stale replies, in seconds; never zero. `None`: that of RFC 8767.
     pub response_ttl: Option<u32>,
-    /// The pause after a failed refresh.
+    /// The pause after a failed refresh; zero: none beside that of the failure itself. `None`: that of RFC 8767.
     pub failure_recheck: Option<Duration>,
     /// An expired positive entry is preferred to an expired negative one.
     pub prefer_positive: bool,
@@ -79,6 +79,20 @@ impl Settings {
             disable_success: Vec::new(),
             disable_denial: Vec::new(),
             keepttl: false,
+        }
+    }
+}
+
+impl ServeStale {
+    /// What `serve_stale DURATION` says.
+    pub fn lasting(duration: Duration) -> ServeStale {
+        ServeStale {
+            duration,
+            verify: false,
+            verify_timeout: None,
+            response_ttl: None,
+            failure_recheck: None,
+            prefer_positive: false,
         }
     }
 }

@@ -14,7 +14,9 @@ pub const BUILT_IN: &str = "\
 .:1053 {
     bind 127.0.0.1
     errors
-    cache
+    cache {
+        serve_stale 24h verify
+    }
     loadbalance
     forward . /etc/resolv.conf
     health 127.0.0.1:18080

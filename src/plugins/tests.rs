@@ -58,32 +58,93 @@ fn cache_options() {
     assert_eq!((cache.disable_success, cache.disable_denial), (vec![Name::root()], vec![name("c")]));
 
     assert_eq!(good("cache {\n prefetch 0\n}").cache.unwrap().prefetch, None);
+}
+
+/// Each option of CoreDNS 1.13 and 1.14.7, and what it is here.
+#[test]
+fn serve_stale_options() {
     let stale = |options: &str| good(&format!("cache {{\n {options}\n}}")).cache.unwrap().serve_stale;
-    let base = ServeStale {
-        duration: 3600 * SECOND,
-        verify: false,
-        verify_timeout: None,
-        response_ttl: None,
-        failure_recheck: None,
-        prefer_positive: false,
-    };
-    assert_eq!(stale("serve_stale"), Some(base.clone()));
-    assert_eq!(stale("serve_stale 0s"), None);
-    assert_eq!(
-        stale("serve_stale 1h Immediate 30 5s"),
-        Some(ServeStale { response_ttl: Some(30), failure_recheck: Some(5 * SECOND), ..base.clone() })
-    );
-    assert_eq!(
-        stale("serve_stale_policy prefer_positive\nserve_stale 1m VERIFY 500ms 30 0"),
-        Some(ServeStale {
-            duration: 60 * SECOND,
-            verify: true,
-            verify_timeout: Some(SECOND / 2),
-            response_ttl: Some(30),
-            failure_recheck: Some(Duration::ZERO),
-            prefer_positive: true,
-        })
-    );
+    let hour = || ServeStale::lasting(3600 * SECOND);
+    let verify = || ServeStale { verify: true, ..hour() };
+    for (options, expected) in [
+        ("serve_stale", hour()),
+        ("serve_stale 90m", ServeStale::lasting(5400 * SECOND)),
+        ("serve_stale 1h immediate", hour()),
+        ("serve_stale 1h Verify", verify()),
+        ("serve_stale 1h immediate 10s", ServeStale { response_ttl: Some(10), ..hour() }),
+        (
+            "serve_stale 1h immediate 1m 5s",
+            ServeStale { response_ttl: Some(60), failure_recheck: Some(5 * SECOND), ..hour() },
+        ),
+        ("serve_stale 1h verify 500ms", ServeStale { verify_timeout: Some(SECOND / 2), ..verify() }),
+        (
+            "serve_stale 1h VERIFY 500ms 10s 5m",
+            ServeStale {
+                verify_timeout: Some(SECOND / 2),
+                response_ttl: Some(10),
+                failure_recheck: Some(300 * SECOND),
+                ..verify()
+            },
+        ),
+        // Zero is how CoreDNS writes "as if it were left out"; a pause of none is a pause all the same.
+        ("serve_stale 1h immediate 0 0s", ServeStale { failure_recheck: Some(Duration::ZERO), ..hour() }),
+        ("serve_stale 1h verify 0 30s", ServeStale { response_ttl: Some(30), ..verify() }),
+        ("serve_stale 1h immediate 4294967295s", ServeStale { response_ttl: Some(604_800), ..hour() }),
+        // The last line holds, and the policy wherever it stands.
+        ("serve_stale 1m verify 1s 1s 1s\n serve_stale 1h", hour()),
+        ("serve_stale_policy Prefer_Positive\n serve_stale 1h", ServeStale { prefer_positive: true, ..hour() }),
+    ] {
+        assert_eq!(stale(options), Some(expected), "{options}");
+    }
+    assert_eq!(stale("serve_stale 0s verify\n serve_stale_policy prefer_positive"), None);
+}
+
+#[test]
+fn serve_stale_errors() {
+    bad(&[
+        ("cache {\n serve_stale 1h verfy\n}", "3:17: `verfy` is not known here (did you mean `verify`?)"),
+        (
+            "cache {\n serve_stale 1h immediate 5s 5s 6\n}",
+            "3:33: `serve_stale` takes fewer arguments (write `serve_stale [DURATION [immediate [TTL [RECHECK]] | verify [TIMEOUT [TTL [RECHECK]]]]]`)",
+        ),
+        (
+            "cache {\n serve_stale 1h verify 1s 30\n}",
+            "3:27: `30` is not a duration (a unit is missing: `30s` is 30 seconds)",
+        ),
+        (
+            "cache {\n serve_stale 1h immediate 1500ms\n}",
+            "3:27: `1500ms` is not a whole number of seconds (TTLs have no fractions: write `30s`)",
+        ),
+        (
+            "cache {\n serve_stale 1h immediate 4294967296s\n}",
+            "3:27: `4294967296s` is out of range (write a duration from 0ns to 4294967295s)",
+        ),
+        (
+            "cache {\n serve_stale 1h verify -1s\n}",
+            "3:24: `-1s` is out of range (write a duration that is not negative)",
+        ),
+        (
+            "cache {\n serve_stale 1h verify 1s 1s 301s\n}",
+            "3:30: `301s` is out of range (write a duration from 0ns to 300s)",
+        ),
+        (
+            "cache {\n serve_stale 1h verify 1s 1s 1s 1s\n}",
+            "3:33: `serve_stale` takes fewer arguments (write `serve_stale [DURATION [immediate [TTL [RECHECK]] | verify [TIMEOUT [TTL [RECHECK]]]]]`)",
+        ),
+        (
+            "cache {\n serve_stale\n serve_stale_policy fresh\n}",
+            "4:21: `fresh` is not known here (write `prefer_positive`)",
+        ),
+        ("cache {\n serve_stale -1h\n}", "3:14: `-1h` is out of range (write a duration that is not negative)"),
+        (
+            "cache {\n serve_stale_policy prefer_positive\n}",
+            "3:2: `serve_stale_policy` needs `serve_stale` (add a line `serve_stale`, or remove this one)",
+        ),
+        (
+            "cache {\n serve_stale\n serve_stale_policy prefer_positive\n serve_stale_policy prefer_positive\n}",
+            "5:2: `serve_stale_policy` is given twice (remove one of them)",
+        ),
+    ]);
 }
 
 #[test]
@@ -112,20 +173,6 @@ fn cache_errors() {
         ),
         ("cache {\n prefetch 1 60\n}", "3:13: `60` is not a duration (a unit is missing: `60s` is 60 seconds)"),
         ("cache {\n servfail 6m\n}", "3:11: `6m` is out of range (write a duration from 0ns to 300s)"),
-        ("cache {\n serve_stale 1h verfy\n}", "3:17: `verfy` is not known here (did you mean `verify`?)"),
-        (
-            "cache {\n serve_stale 1h immediate 5 5s 6\n}",
-            "3:32: `serve_stale` takes fewer arguments (write `serve_stale [DURATION [immediate [TTL [RECHECK]] | verify [TIMEOUT [TTL [RECHECK]]]]]`)",
-        ),
-        ("cache {\n serve_stale -1h\n}", "3:14: `-1h` is out of range (write a duration that is not negative)"),
-        (
-            "cache {\n serve_stale_policy prefer_positive\n}",
-            "3:2: `serve_stale_policy` needs `serve_stale` (add a line `serve_stale`, or remove this one)",
-        ),
-        (
-            "cache {\n serve_stale\n serve_stale_policy prefer_positive\n serve_stale_policy prefer_positive\n}",
-            "5:2: `serve_stale_policy` is given twice (remove one of them)",
-        ),
         ("cache {\n disable all\n}", "3:10: `all` is not known here (write `success` or `denial`)"),
         ("cache {\n keepttl 5\n}", "3:10: `keepttl` takes no arguments (write `keepttl`)"),
         ("cache {\n prefech 5\n}", "3:2: `cache` has no option `prefech` (did you mean `prefetch`?)"),

@@ -12,6 +12,8 @@ const KNOWN: [&str; 8] =
 const MIN_CAPACITY: i64 = 1024;
 const MAX_SECONDS: i64 = i64::MAX / 1_000_000_000;
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
+/// No reply has a longer TTL, in seconds (RFC 8767 section 4).
+const LONGEST_TTL: u32 = 604_800;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Class {
@@ -137,21 +139,13 @@ fn percentage(word: &Token, report: &mut Report<'_>) -> Option<u8> {
 }
 
 fn serve_stale(option: &Directive, report: &mut Report<'_>) -> Option<ServeStale> {
-    let mut stale = ServeStale {
-        duration: Duration::from_secs(3600),
-        verify: false,
-        verify_timeout: None,
-        response_ttl: None,
-        failure_recheck: None,
-        prefer_positive: false,
-    };
+    let mut stale = ServeStale::lasting(Duration::from_secs(3600));
     let syntax = "serve_stale [DURATION [immediate [TTL [RECHECK]] | verify [TIMEOUT [TTL [RECHECK]]]]]";
-    let words = report.args(option, 0..=5, syntax);
-    if let Some(word) = words.first() {
+    let mut words = report.args(option, 0..=5, syntax).iter();
+    if let Some(word) = words.next() {
         stale.duration = report.duration(word, Duration::ZERO..=Duration::MAX)?;
     }
-    let mut rest = words.get(2..).unwrap_or_default();
-    if let Some(mode) = words.get(1) {
+    if let Some(mode) = words.next() {
         stale.verify = match mode.text.to_lowercase().as_str() {
             "immediate" => false,
             "verify" => true,
@@ -159,30 +153,42 @@ fn serve_stale(option: &Directive, report: &mut Report<'_>) -> Option<ServeStale
         };
     }
     if stale.verify
-        && let Some((word, others)) = rest.split_first()
+        && let Some(word) = words.next()
     {
-        stale.verify_timeout = report.duration(word, Duration::from_nanos(1)..=Duration::MAX);
-        rest = others;
+        let timeout = report.duration(word, Duration::ZERO..=Duration::MAX);
+        stale.verify_timeout = timeout.filter(|timeout| !timeout.is_zero());
     }
-    if let Some((word, others)) = rest.split_first() {
-        let seconds = report.integer(word, 0..=i64::from(u32::MAX));
-        stale.response_ttl = seconds.and_then(|number| u32::try_from(number).ok());
-        rest = others;
+    if let Some(word) = words.next() {
+        stale.response_ttl = stale_ttl(word, report);
     }
-    if let Some((word, others)) = rest.split_first() {
+    if let Some(word) = words.next() {
         stale.failure_recheck = report.duration(word, Duration::ZERO..=FIVE_MINUTES);
-        if let Some(extra) = others.first() {
-            let message = "`serve_stale` takes fewer arguments";
-            report.add(Diagnostic::error(extra.span, message).help(format!("write `{syntax}`")));
-        }
+    }
+    if let Some(extra) = words.next() {
+        let message = "`serve_stale` takes fewer arguments";
+        report.add(Diagnostic::error(extra.span, message).help(format!("write `{syntax}`")));
     }
     (!stale.duration.is_zero()).then_some(stale)
+}
+
+/// The TTL of stale replies. CoreDNS writes it as a duration of whole seconds; its default, 0, is one that no stale reply
+/// may have (RFC 8767 section 4), so that here too it stands for the default.
+fn stale_ttl(word: &Token, report: &mut Report<'_>) -> Option<u32> {
+    let value = report.duration(word, Duration::ZERO..=Duration::from_secs(u32::MAX.into()))?;
+    if value.subsec_nanos() > 0 {
+        let message = format!("`{word}` is not a whole number of seconds");
+        report.add(Diagnostic::error(word.span, message).help("TTLs have no fractions: write `30s`"));
+        return None;
+    }
+    let seconds = u32::try_from(value.as_secs()).unwrap_or(u32::MAX).min(LONGEST_TTL);
+    (seconds > 0).then_some(seconds)
 }
 
 fn prefer_positive(option: &Directive, settings: &mut Settings, line: &Directive, report: &mut Report<'_>) {
     report.no_block(option);
     let Some(word) = report.one(option, "serve_stale_policy prefer_positive") else { return };
-    if report.choice(word, &[("prefer_positive", ())]).is_none() {
+    let known = word.text.eq_ignore_ascii_case("prefer_positive");
+    if !known && report.choice(word, &[("prefer_positive", ())]).is_none() {
         return;
     }
     if let Some(stale) = &mut settings.serve_stale {

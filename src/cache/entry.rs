@@ -29,6 +29,8 @@ pub struct Entry {
     last_hit: AtomicU64,
     refreshing: AtomicBool,
     retry_after: AtomicU64,
+    /// Octets that count against the quota.
+    weight: AtomicU32,
     quota: Arc<Quota>,
 }
 
@@ -46,6 +48,7 @@ impl Entry {
             last_hit: AtomicU64::new(0),
             refreshing: AtomicBool::new(false),
             retry_after: AtomicU64::new(0),
+            weight: AtomicU32::new(0),
             quota: quota.clone(),
         }
     }
@@ -91,6 +94,13 @@ impl Entry {
     /// Takes one noted use away; `false` when there was none left.
     pub(super) fn forgive(&self) -> bool {
         self.uses.fetch_update(Relaxed, Relaxed, |uses| uses.checked_sub(1)).is_ok()
+    }
+
+    /// From now on it counts this many octets against its quota, until it is dropped.
+    pub(super) fn weigh(&self, octets: usize) {
+        let octets = u32::try_from(octets).unwrap_or(u32::MAX);
+        let before = self.weight.swap(octets, Relaxed);
+        self.quota.weighed(before.into(), octets.into());
     }
 
     pub(super) fn quota(&self) -> &Arc<Quota> {
@@ -152,6 +162,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        self.weigh(0);
         self.quota.removed();
     }
 }

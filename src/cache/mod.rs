@@ -6,8 +6,9 @@
 //!
 //! Example: `A web.example.org` answered with TTL 300 in a block with `cache 30`: `lifetime::of` gives 30 s in
 //! [`Class::Success`]; the entry goes into the one [`Cache`] of the process under the key made of the route's
-//! fingerprint, name, type, class and bits. Two bounds hold: the octets of the whole cache (the least valuable entries
-//! of any route go, as quick_cache judges), and CAPACITY of the route and class ([`Quota`]).
+//! fingerprint, name, type, class and bits. Three bounds hold: the octets of the whole cache (the least valuable entries
+//! of any route go, as quick_cache judges), CAPACITY of the route and class ([`Quota`]), and a quarter of the octets for
+//! negative entries of all routes together.
 //!
 //! The room knows no Corefile, no upstream and no clock.
 

@@ -9,17 +9,22 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::entry::Entry;
 use super::key::{HashedAlready, Key, KeyRef};
-use super::quota::{Quota, Turn};
+use super::quota::{Quota, Share, Turn};
 use super::settings::Settings;
 
 /// What one entry costs beside its own octets: the key's and the table's bookkeeping, measured.
 const OVERHEAD: usize = 160;
+
+/// Negative entries take at most this part of all octets: made-up names cost nothing to ask for and each is denied, so
+/// without a bound a flood of them would push out what exists.
+const DENIAL_PART: u64 = 4;
 
 /// The responses of all zones. Look-ups take one shard lock and allocate nothing.
 pub struct Cache {
     quick: Quick<Key, Arc<Entry>, Octets, HashedAlready, Evictions>,
     hasher: RandomState,
     quotas: Mutex<HashMap<u64, [Weak<Quota>; 2]>>,
+    denials: Arc<Share>,
 }
 
 #[derive(Clone)]
@@ -37,7 +42,8 @@ impl Cache {
             .build()
             .expect("both capacities are given");
         let quick = Quick::with_options(options, Octets, HashedAlready::default(), Evictions);
-        Arc::new(Cache { quick, hasher: RandomState::new(), quotas: Mutex::default() })
+        let denials = Share::new(budget as u64 / DENIAL_PART);
+        Arc::new(Cache { quick, hasher: RandomState::new(), quotas: Mutex::default(), denials })
     }
 
     /// The key of a question of a route. The hash is keyed with a secret of this process, so nobody outside can aim at
@@ -62,7 +68,7 @@ impl Cache {
         let capacity = |of: fn(&Settings) -> usize| settings.map_or(0, of);
         let fresh = [
             Arc::new(Quota::new(capacity(|settings| settings.success.capacity))),
-            Arc::new(Quota::new(capacity(|settings| settings.denial.capacity))),
+            Arc::new(Quota::sharing(capacity(|settings| settings.denial.capacity), &self.denials)),
         ];
         quotas.insert(route, [Arc::downgrade(&fresh[0]), Arc::downgrade(&fresh[1])]);
         fresh
@@ -75,17 +81,24 @@ impl Cache {
         Some(entry)
     }
 
-    /// Stores an entry in the place of one with the same key, whose popularity it inherits.
+    /// Stores an entry in the place of one with the same key, whose popularity it inherits. A negative one that has no
+    /// place in the share of its kind is not stored.
     pub fn store(&self, key: Key, entry: Arc<Entry>) {
         let old = self.quick.peek(&key.as_ref());
         if let Some(old) = &old {
             entry.inherit(old);
         }
         let quota = entry.quota().clone();
+        let octets = key.len() + entry.footprint() + OVERHEAD;
+        // Before it is stored: a cache that is full would push out anything else for it.
+        if quota.share().is_some_and(|share| !self.make_room(share, &quota, octets as u64)) {
+            return self.remove(&key.as_ref());
+        }
+        entry.weigh(octets);
         let queued = old.is_some_and(|old| Arc::ptr_eq(old.quota(), &quota));
         self.quick.insert(key.clone(), entry);
         if !queued {
-            quota.enqueue(key, |key, now| self.turn(key, now));
+            quota.enqueue(key, |key| self.quick.peek(&key.as_ref()).is_some(), |key, now| self.turn(key, now));
         }
     }
 
@@ -107,6 +120,28 @@ impl Cache {
     /// How many octets are in use, and how many may be.
     pub fn octets(&self) -> (u64, u64) {
         (self.quick.weight(), self.quick.capacity())
+    }
+
+    /// Makes room for so many octets in a share: what goes is the oldest unused entry of the quota that has most of it,
+    /// which in a flood is the one that is to have another. `false` when that does not help.
+    fn make_room(&self, share: &Arc<Share>, quota: &Arc<Quota>, octets: u64) -> bool {
+        while share.is_short_of(octets) {
+            let has_most = quota.octets() > share.most() / 2;
+            let victim = if has_most { quota.clone() } else { self.largest(share).unwrap_or_else(|| quota.clone()) };
+            if !victim.evict(|key, now| self.turn(key, now)) {
+                return !share.is_short_of(octets);
+            }
+        }
+        true
+    }
+
+    /// The quota with the most octets of a share.
+    fn largest(&self, share: &Arc<Share>) -> Option<Arc<Quota>> {
+        let quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = quotas.values().flatten().filter_map(Weak::upgrade);
+        known
+            .filter(|quota| quota.share().is_some_and(|own| Arc::ptr_eq(own, share)))
+            .max_by_key(|quota| quota.octets())
     }
 
     /// Gives the entry at the head of a quota's queue its turn: it stays if it was used, unless it has to go `now`.

@@ -47,6 +47,20 @@ fn entry(name: &str, quota: &Arc<Quota>, now: Instant) -> Arc<Entry> {
     Arc::new(Entry::new(response, &lifetime, now, quota))
 }
 
+fn deny(cache: &Cache, name: &str, quota: &Arc<Quota>, now: Instant) {
+    let response = response(name, &[(Count::Authority, Type::SOA, 60, &soa(60))], Rcode::NXDOMAIN);
+    let lifetime = Lifetime { class: Class::Denial, duration: Duration::from_secs(60), whole_name: true };
+    let entry = Arc::new(Entry::new(response, &lifetime, now, quota));
+    cache.store(cache.key(7, name.as_bytes()).to_key(), entry);
+}
+
+/// The quotas of a route with room for many entries of each kind.
+fn roomy(cache: &Cache, route: u64) -> [Arc<Quota>; 2] {
+    let mut settings = Settings::new();
+    (settings.success.capacity, settings.denial.capacity) = (1_000_000, 1_000_000);
+    cache.quotas(route, Some(&settings))
+}
+
 fn store(cache: &Cache, name: &str, quota: &Arc<Quota>, now: Instant) {
     cache.store(cache.key(7, name.as_bytes()).to_key(), entry(name, quota, now));
 }
@@ -135,6 +149,83 @@ fn the_budget_bounds_all_routes_together() {
     assert!(used <= budget, "{used} of {budget} octets");
     assert_eq!(quotas[0].entries() + quotas[1].entries(), cache.len());
     assert_eq!(quotas[0].evictions() + quotas[1].evictions(), 20_000 - cache.len() as u64);
+}
+
+#[test]
+fn negative_entries_leave_positive_ones_in_place() {
+    let now = clock::now();
+    for (full, asked_for) in [(false, false), (true, true)] {
+        let cache = Cache::new(8 << 20);
+        let [success, denial] = roomy(&cache, 1);
+        let (_, budget) = cache.octets();
+        for index in 0.. {
+            let name = format!("host{index}.test");
+            store(&cache, &name, &success, now);
+            assert!(!asked_for || asked(&cache, &name));
+            if success.evictions() > 0 || !full && success.octets() > budget * 7 / 10 {
+                break;
+            }
+        }
+        let before = success.entries();
+        for index in 0..50_000 {
+            deny(&cache, &format!("random{index}.test"), &denial, now);
+        }
+        let (used, most) = (denial.octets(), budget / 4);
+        assert!(used <= most && (full || used > most * 9 / 10), "{used} of {most} octets");
+        assert!(success.entries() * 100 >= before * 98, "full: {full}: {} of {before}", success.entries());
+    }
+}
+
+#[test]
+fn a_flood_of_negative_names_takes_its_own_oldest() {
+    let now = clock::now();
+    let cache = Cache::new(4 << 20);
+    let ([success, quiet], [_, flooded]) = (roomy(&cache, 1), roomy(&cache, 2));
+    for index in 0..200 {
+        store(&cache, &format!("host{index}.test"), &success, now);
+        deny(&cache, &format!("quiet{index}.test"), &quiet, now);
+        deny(&cache, &format!("used{index}.test"), &flooded, now);
+        asked(&cache, &format!("used{index}.test"));
+    }
+    for index in 0..20_000 {
+        deny(&cache, &format!("random{index}.test"), &flooded, now);
+        if index % 100 == 0 {
+            assert!((0..200).all(|used| asked(&cache, &format!("used{used}.test"))));
+        }
+    }
+    assert!(quiet.octets() + flooded.octets() <= cache.octets().1 / 4);
+    assert!((0..200).all(|index| asked(&cache, &format!("host{index}.test"))), "positive entries stay");
+    assert!((0..200).all(|index| asked(&cache, &format!("quiet{index}.test"))), "and those of another route");
+    assert!((0..200).all(|index| asked(&cache, &format!("used{index}.test"))), "and what is asked for");
+    assert!(asked(&cache, "random19999.test") && !asked(&cache, "random0.test"), "the oldest unused ones go");
+}
+
+#[test]
+fn a_route_that_comes_later_gets_its_part_of_the_negative_share() {
+    let now = clock::now();
+    let cache = Cache::new(4 << 20);
+    let ([_, first], [_, second]) = (roomy(&cache, 1), roomy(&cache, 2));
+    for index in 0..20_000 {
+        deny(&cache, &format!("first{index}.test"), &first, now);
+    }
+    for index in 0..20_000 {
+        deny(&cache, &format!("second{index}.test"), &second, now);
+    }
+    let (one, other) = (first.octets(), second.octets());
+    assert!(one.abs_diff(other) < (one + other) / 20, "{one} and {other}");
+    cache.remove(&cache.key(7, b"second19999.test"));
+    assert!(second.octets() < other, "what goes gives its octets back");
+}
+
+#[test]
+fn keys_of_entries_that_are_gone_do_not_pile_up() {
+    let now = clock::now();
+    let cache = Cache::new(1 << 20);
+    let [success, _] = roomy(&cache, 1);
+    for index in 0..50_000 {
+        store(&cache, &format!("name{index}"), &success, now);
+    }
+    assert!(success.queued() < 2 * success.entries(), "{} keys, {} entries", success.queued(), success.entries());
 }
 
 #[test]

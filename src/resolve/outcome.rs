@@ -149,6 +149,7 @@ impl From<&Failure> for Failed {
         let cause = match failure {
             Failure::Timeout(_) => Cause::Timeout,
             Failure::Tls(..) => Cause::Tls,
+            Failure::Malformed(_) => Cause::Answer,
             Failure::NoHealthy => Cause::Unhealthy,
             Failure::Overloaded { .. } => Cause::Overloaded,
             Failure::Paced => Cause::Paced,

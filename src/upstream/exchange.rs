@@ -108,6 +108,10 @@ impl<'a> Exchange<'a> {
     fn take(&mut self, attempt: usize, event: Event, now: Instant) -> Option<Vec<u8>> {
         let wire = match event {
             Event::Answer(wire) => wire,
+            Event::Spoiled => {
+                self.selection.spoiled(attempt);
+                return None;
+            }
             Event::Forged => {
                 self.selection.forged(attempt);
                 return None;
@@ -143,9 +147,15 @@ impl<'a> Exchange<'a> {
     }
 
     fn give_up(&mut self, attempt: usize) {
-        let failure = Failure::Timeout(self.leg(attempt));
+        let failure = self.without_answer(attempt);
         self.blame(attempt, &failure);
         self.last = Some(failure);
+    }
+
+    /// What to say of an attempt that is still open when nothing is waited for any more.
+    fn without_answer(&self, attempt: usize) -> Failure {
+        let leg = self.leg(attempt);
+        if self.selection.is_spoiled(attempt) { Failure::Malformed(leg) } else { Failure::Timeout(leg) }
     }
 
     fn blame(&self, attempt: usize, failure: &Failure) {
@@ -170,17 +180,20 @@ impl<'a> Exchange<'a> {
     /// Nothing more will come: the response set aside, or the last failure.
     fn end(&mut self, now: Instant) -> Result<Exchanged, Failure> {
         let kept = self.kept.take();
-        let silent = (0..self.selection.used()).rev().find(|index| self.selection.is_open(*index));
-        let timeout = silent.map(|index| Failure::Timeout(self.leg(index)));
+        let open = |index: &usize| self.selection.is_open(*index);
+        // That somebody answered, though badly, tells more than that somebody else did not.
+        let spoiled = (0..self.selection.used()).rev().filter(open).find(|index| self.selection.is_spoiled(*index));
+        let unanswered = spoiled.or_else(|| (0..self.selection.used()).rev().find(open));
+        let unanswered = unanswered.map(|index| self.without_answer(index));
         if let Some((attempt, wire)) = kept
             && (self.ask.client == Protocol::Udp || !header::truncated(&wire))
         {
             return Ok(self.answer(attempt, wire, now));
         }
         for index in (0..self.selection.used()).filter(|index| self.selection.is_open(*index)) {
-            self.blame(index, &Failure::Timeout(self.leg(index)));
+            self.blame(index, &self.without_answer(index));
         }
-        Err(timeout.or(self.last.take()).unwrap_or_else(|| Failure::Timeout(self.members[0].stream_leg())))
+        Err(unanswered.or(self.last.take()).unwrap_or_else(|| Failure::Timeout(self.members[0].stream_leg())))
     }
 
     fn upstream(&self, attempt: usize) -> &Arc<Upstream> {

@@ -42,6 +42,7 @@ mod tests;
 mod transport;
 
 pub use address::{Address, AddressError, Transport};
+pub use exchange::Exchange;
 pub use failure::{Failure, Leg, Network, Stage};
 pub use pool::{Ask, BuildError, Exchanged, Pool};
 pub use registry::Upstreams;

@@ -28,6 +28,8 @@ mod support;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod upstream;
+#[cfg(test)]
 mod vectors;
 #[cfg(test)]
 mod worker;

@@ -44,8 +44,6 @@ pub(crate) enum Mismatch {
     Id,
     /// Another question, or none that can be read.
     Question,
-    /// Records that cannot be read.
-    Malformed,
 }
 
 /// Why a question went over TCP although UDP comes first.
@@ -60,8 +58,7 @@ pub(crate) enum Fallback {
 }
 
 impl Mismatch {
-    const ALL: [Mismatch; 5] =
-        [Mismatch::Short, Mismatch::NotResponse, Mismatch::Id, Mismatch::Question, Mismatch::Malformed];
+    const ALL: [Mismatch; 4] = [Mismatch::Short, Mismatch::NotResponse, Mismatch::Id, Mismatch::Question];
 
     fn name(self) -> &'static str {
         match self {
@@ -69,7 +66,6 @@ impl Mismatch {
             Mismatch::NotResponse => "not_response",
             Mismatch::Id => "id",
             Mismatch::Question => "question",
-            Mismatch::Malformed => "malformed",
         }
     }
 }

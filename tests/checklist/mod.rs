@@ -1,11 +1,12 @@
 //! One test, or several, per rule of docs/compliance.md, named after the rule's number there: `format` holds 1-14,
-//! `proxy` 20-29, `accept` 30-38, `caching` and `dnssec` 40-56, `edns` 80-93, `transport` 100-112, `odd` 130-142.
+//! `proxy` 20-29, `accept` 30-38, `caching` and `dnssec` 40-56, `edns` 80-93, `failures` 60-72 and 89, `transport` 100-112, `odd` 130-142.
 //! All of them ask the built binary beside a scripted upstream.
 
 mod accept;
 mod caching;
 mod dnssec;
 mod edns;
+mod failures;
 mod format;
 mod odd;
 mod proxy;

@@ -10,12 +10,12 @@
 //! | `servfail` `refused` `formerr` `notimp` | that RCODE, empty |
 //! | `ede`, `edefail` | an answer with the Extended DNS Error 17 "filtered"; SERVFAIL with 6 "DNSSEC bogus" |
 //! | `options` | an answer whose OPT holds NSID, COOKIE, ECS, PADDING and KEEPALIVE |
-//! | `wrongq`, `wrongtype`, `wrongclass` | the answer to another question |
-//! | `noqr`, `short`, `garbage`, `pointer`, `badid` | a packet that is no answer, nothing after it |
-//! | `early-X` | a packet of kind X as above (or `port`: from another port), then the right answer |
+//! | a kind of `wrong` | a packet that is no answer, or cannot be read, and nothing after it |
+//! | `early-X` | a packet of kind X (or `port`: from another port), and the right answer 50 ms later |
 //! | `flood` | twenty packets with a wrong ID and no answer over UDP, an answer over TCP |
 //! | `silent` | nothing |
-//! | `slow-N` | an answer after N milliseconds |
+//! | `slow-N`, `late` | an answer after N milliseconds; after six seconds, when no client waits any more |
+//! | `flap-X` | like X for every odd query for the name, an answer for every even one |
 //! | `hold` | an answer as soon as the test calls `release` |
 //! | `tc` | TC=1 and nothing else over UDP, one record over TCP |
 //! | `tctail` | TC=1 with one of two records over UDP, two over TCP |
@@ -31,21 +31,51 @@
 //! | `signed` | the record and, when asked with DO, its RRSIG; `signednx` a negative answer with NSEC and RRSIG |
 //! | `oversigned` | the record and its RRSIG, DO or not |
 //! | `noedns`, `noednsimp` | FORMERR or NOTIMP without OPT when asked with OPT, an answer otherwise |
-//! | `close` | closes the TCP connection the first time, answers later |
+//! | `close-N`, `reset-N` | ends the connection, in order or with RST, instead of the first N answers (1 if N is left out) |
+//! | `closeafter-N` | an answer, and the end of the connection behind its Nth query |
+//! | `trickle-N` | over TCP an answer octet by octet, N milliseconds apart |
+//! | `half`, `halfclose` | over TCP half an answer, then nothing, or the end of the connection; nothing over UDP |
 //! | `addr-A-B-C-D` | the A record A.B.C.D; NODATA for other types |
 //! | `aa` | an answer with AA=1 |
 
+use std::time::Duration;
+
 use super::message::Message;
+use super::upstream::framed;
 use super::wire::{self, *};
+use super::wrong;
+
+/// How long after a wrong packet the right one of `early-X` leaves.
+const EARLIER: Duration = Duration::from_millis(50);
+/// When `late` answers.
+const LATE: Duration = Duration::from_secs(6);
 
 /// One thing the upstream does with a query.
 #[derive(Clone, Debug)]
 pub enum Act {
     Send(Vec<u8>),
     SendFromOtherPort(Vec<u8>),
-    Later(std::time::Duration, Vec<u8>),
+    Later(Duration, Vec<u8>),
     Hold(Vec<u8>),
+    /// Octet by octet with this pause; over UDP at once.
+    Trickle(Duration, Vec<u8>),
+    /// Octets of a stream that are no whole message.
+    Part(Vec<u8>),
+    /// Ends the connection in order.
     Close,
+    /// Ends the connection with RST.
+    Reset,
+}
+
+/// A query and what came before it.
+pub struct Arrival<'a> {
+    pub message: &'a Message,
+    /// TCP or TLS.
+    pub tcp: bool,
+    /// How many queries for this name there were, this one included.
+    pub count: usize,
+    /// How many queries there were on its connection, this one included.
+    pub on_connection: usize,
 }
 
 /// A response being written to one query.
@@ -151,39 +181,22 @@ pub fn data(kind: u16) -> Vec<u8> {
     }
 }
 
-/// The acts for one query; `count` says how many there were for this name, this one included.
-pub fn acts(label: &str, query: &Message, tcp: bool, count: usize) -> Vec<Act> {
+/// The acts for one query.
+pub fn acts(label: &str, arrival: &Arrival<'_>) -> Vec<Act> {
+    let Arrival { message: query, tcp, count, .. } = *arrival;
     let question = query.questions.first().expect("checked by the caller");
     let kind = question.kind;
     let plain = || Answer::to(query).own(kind, 300, &data(kind));
-    let mut words = label.split('-');
-    let word = words.next().expect("split yields one item");
-    let numbers: Vec<u32> = words.clone().filter_map(|number| number.parse().ok()).collect();
+    let (word, rest) = label.split_once('-').unwrap_or((label, ""));
+    let numbers: Vec<u32> = rest.split('-').filter_map(|number| number.parse().ok()).collect();
     let number = |index: usize, default: u32| numbers.get(index).copied().unwrap_or(default);
     if let Some(ttl) = word.strip_prefix("ttl").and_then(|ttl| ttl.parse().ok()) {
         return vec![Act::Send(Answer::to(query).own(kind, ttl, &data(kind)).bytes())];
     }
+    if let Some(acts) = manner(word, rest, number(0, 1), arrival, &plain().bytes()) {
+        return acts;
+    }
     let answer = match word {
-        "silent" => return Vec::new(),
-        "slow" => {
-            let delay = std::time::Duration::from_millis(u64::from(number(0, 500)));
-            return vec![Act::Later(delay, plain().bytes())];
-        }
-        "hold" => return vec![Act::Hold(plain().bytes())],
-        "close" if tcp && count == 1 => return vec![Act::Close],
-        "dup" => return vec![Act::Send(plain().bytes()), Act::Send(plain().bytes())],
-        "flood" if !tcp => return vec![Act::Send(wrong_packet("badid", query)); 20],
-        "early" => {
-            let wrong = label.split_once('-').expect("a kind").1;
-            let bad = match wrong {
-                "port" => Act::SendFromOtherPort(wrong_packet(wrong, query)),
-                _ => Act::Send(wrong_packet(wrong, query)),
-            };
-            return vec![bad, Act::Send(plain().bytes())];
-        }
-        "wrongq" | "wrongtype" | "wrongclass" | "noqr" | "short" | "garbage" | "pointer" | "badid" => {
-            return vec![Act::Send(wrong_packet(word, query))];
-        }
         "nx" => Answer::to(query).rcode(NXDOMAIN).soa(number(0, 60), number(1, 10)),
         "nodata" => Answer::to(query).soa(number(0, 60), number(1, 10)),
         "tc" if !tcp => Answer::to(query).flag(TC),
@@ -196,9 +209,37 @@ pub fn acts(label: &str, query: &Message, tcp: bool, count: usize) -> Vec<Act> {
         }
         "addr" => Answer::to(query).soa(60, 10),
         "cname" | "cnamenx" | "cnamend" => chain(word, query, number(0, 2)),
+        "flap" if count % 2 == 1 => return acts(rest, arrival),
         _ => fixed(word, query, plain()),
     };
     vec![Act::Send(answer.bytes())]
+}
+
+/// Labels that say how an answer comes, if it does, rather than what is in it.
+fn manner(word: &str, rest: &str, number: u32, arrival: &Arrival<'_>, plain: &[u8]) -> Option<Vec<Act>> {
+    let Arrival { message: query, tcp, count, on_connection } = *arrival;
+    let (plain, millis) = (plain.to_vec(), Duration::from_millis(u64::from(number)));
+    let half = || framed(&plain)[..2 + plain.len() / 2].to_vec();
+    Some(match word {
+        "silent" => Vec::new(),
+        "slow" => vec![Act::Later(millis, plain)],
+        "late" => vec![Act::Later(LATE, plain)],
+        "hold" => vec![Act::Hold(plain)],
+        "close" if tcp && count <= number as usize => vec![Act::Close],
+        "reset" if tcp && count <= number as usize => vec![Act::Reset],
+        "closeafter" if tcp && on_connection >= number as usize => vec![Act::Send(plain), Act::Close],
+        "trickle" => vec![Act::Trickle(millis, plain)],
+        "half" => vec![Act::Part(half())],
+        "halfclose" => vec![Act::Part(half()), Act::Close],
+        "dup" => vec![Act::Send(plain.clone()), Act::Send(plain)],
+        "flood" if !tcp => vec![Act::Send(wrong::packet("badid", query)); 20],
+        "early" if rest == "port" => {
+            vec![Act::SendFromOtherPort(wrong::packet(rest, query)), Act::Later(EARLIER, plain)]
+        }
+        "early" => vec![Act::Send(wrong::packet(rest, query)), Act::Later(EARLIER, plain)],
+        kind if wrong::KINDS.contains(&kind) => vec![Act::Send(wrong::packet(kind, query))],
+        _ => return None,
+    })
 }
 
 /// Answers that need no parameter.
@@ -268,33 +309,6 @@ fn fixed<'a>(word: &str, query: &'a Message, plain: Answer<'a>) -> Answer<'a> {
         "aa" => plain.flag(AA),
         _ => plain,
     }
-}
-
-/// A packet that must not be taken for an answer.
-fn wrong_packet(kind: &str, query: &Message) -> Vec<u8> {
-    let own = query.questions[0].kind;
-    let mut asked = query.clone();
-    match kind {
-        "wrongq" => asked.questions[0].name = "another.test.".to_owned(),
-        "wrongtype" => asked.questions[0].kind = if own == A { AAAA } else { A },
-        "wrongclass" => asked.questions[0].class = CH,
-        _ => {}
-    }
-    // Told apart from the right answer by its address.
-    let mut bytes = Answer::to(&asked).own(A, 300, &[203, 0, 113, 66]).bytes();
-    match kind {
-        "badid" => bytes[1] ^= 1,
-        "noqr" => bytes[2] &= 0x7f,
-        "short" => bytes.truncate(3),
-        // The owner of the answer becomes a pointer to itself.
-        "pointer" => {
-            let at = 12 + name(&asked.questions[0].name).len() + 4;
-            bytes[at..at + 2].copy_from_slice(&(0xc000 | at as u16).to_be_bytes());
-        }
-        "garbage" => bytes.iter_mut().skip(2).for_each(|byte| *byte = !*byte),
-        _ => {}
-    }
-    bytes
 }
 
 fn big(may_cut: bool, query: &Message, count: u32) -> Vec<u8> {

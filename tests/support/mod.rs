@@ -5,8 +5,10 @@
 pub mod address;
 pub mod agent;
 pub mod answer;
+pub mod certificates;
 pub mod client;
 pub mod dig;
+pub mod line;
 pub mod message;
 pub mod namespace;
 pub mod peers;
@@ -14,6 +16,7 @@ pub mod process;
 pub mod time;
 pub mod upstream;
 pub mod wire;
+pub mod wrong;
 
 pub use agent::Agent;
 pub use message::{Message, Query};

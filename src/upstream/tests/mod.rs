@@ -4,4 +4,3 @@ mod certificates;
 mod choice;
 mod datagrams;
 mod streams;
-mod wrong;

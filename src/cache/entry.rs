@@ -13,6 +13,9 @@ use super::settings::Prefetch;
 /// How often a use is remembered: an entry that was used often survives so many rounds of its quota.
 const MOST_USES: u8 = 3;
 
+/// The part of `retry_after` that is a time; above it are the low bits of a count.
+const MILLIS: u64 = (1 << 48) - 1;
+
 /// A kept response.
 #[derive(Debug)]
 pub struct Entry {
@@ -55,12 +58,7 @@ impl Entry {
 
     /// Whole seconds of life left; zero once it has ended.
     pub fn remaining(&self, now: Instant) -> u32 {
-        let age = self.age(now);
-        // An end within a second (a servfail of 500 ms) is an end as well.
-        if age >= self.lifetime {
-            return 0;
-        }
-        u32::try_from(self.seconds().saturating_sub(age.as_secs())).unwrap_or(u32::MAX)
+        u32::try_from(self.seconds().saturating_sub(self.age(now).as_secs())).unwrap_or(u32::MAX)
     }
 
     /// Whether its life has not ended yet.
@@ -75,7 +73,7 @@ impl Entry {
 
     /// The whole lifetime in seconds, as a TTL.
     pub fn seconds(&self) -> u64 {
-        self.lifetime.as_secs() + u64::from(self.lifetime.subsec_nanos() > 0)
+        self.lifetime.as_secs()
     }
 
     /// How many octets it occupies.
@@ -133,22 +131,25 @@ impl Entry {
 
     /// Elects one refresher: `true` for the first caller until [`Entry::refresh_ended`], and not while a pause after a
     /// failed refresh lasts.
-    pub fn try_refresh(&self, now: Instant) -> bool {
-        self.millis(now) >= self.retry_after.load(Relaxed) && !self.refreshing.swap(true, Relaxed)
+    pub fn try_refresh(&self, now: Instant, recoveries: u64) -> bool {
+        !self.refresh_paused(now, recoveries) && !self.refreshing.swap(true, Relaxed)
     }
 
-    /// Ends a refresh; after a failed one there is a `pause` before the next (RFC 8767 section 5).
-    pub fn refresh_ended(&self, now: Instant, pause: Option<Duration>) {
+    /// Ends a refresh; after a failed one there is a `pause` before the next (RFC 8767 section 5). `recoveries`, how
+    /// often an upstream has recovered by now, is remembered with it.
+    pub fn refresh_ended(&self, now: Instant, pause: Option<Duration>, recoveries: u64) {
         if let Some(pause) = pause {
             let until = self.millis(now).saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-            self.retry_after.store(until, Relaxed);
+            self.retry_after.store(until.min(MILLIS) | recoveries << MILLIS.count_ones(), Relaxed);
         }
         self.refreshing.store(false, Relaxed);
     }
 
-    /// Whether a pause after a failed refresh lasts.
-    pub fn refresh_paused(&self, now: Instant) -> bool {
-        self.millis(now) < self.retry_after.load(Relaxed)
+    /// Whether a pause after a failed refresh lasts: it ends early when an upstream recovers.
+    pub fn refresh_paused(&self, now: Instant, recoveries: u64) -> bool {
+        let retry_after = self.retry_after.load(Relaxed);
+        retry_after >> MILLIS.count_ones() == recoveries & (u64::MAX >> MILLIS.count_ones())
+            && self.millis(now) < retry_after & MILLIS
     }
 
     fn age(&self, now: Instant) -> Duration {

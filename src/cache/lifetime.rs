@@ -16,7 +16,7 @@ const LONGEST: u32 = 604_800;
 pub enum Class {
     /// NOERROR with the asked data.
     Success,
-    /// NXDOMAIN, NODATA, and failures.
+    /// NXDOMAIN and NODATA.
     Denial,
 }
 
@@ -33,7 +33,7 @@ pub struct Lifetime {
 
 /// The lifetime of a response to a question of type `qtype` for the lower-case wire `qname`; `None`: not to be kept.
 pub fn of(response: &Response, qname: &[u8], qtype: Type, settings: &Settings) -> Option<Lifetime> {
-    if response.truncated() || !covered(settings.zones.as_deref(), qname) {
+    if response.truncated() || !settings.covers(qname) {
         return None;
     }
     let lifetime = classify(response, qtype, settings)?;
@@ -43,11 +43,6 @@ pub fn of(response: &Response, qname: &[u8], qtype: Type, settings: &Settings) -
     };
     let disabled = disabled.iter().any(|zone| name::is_under(qname, zone.as_wire()));
     (!disabled && !lifetime.duration.is_zero()).then_some(lifetime)
-}
-
-/// Whether the cache looks after this name at all.
-pub fn covered(zones: Option<&[crate::dns::Name]>, qname: &[u8]) -> bool {
-    zones.is_none_or(|zones| zones.iter().any(|zone| name::is_under(qname, zone.as_wire())))
 }
 
 /// The TTL that replies carry where the response is passed on without being kept: the lowest of all records, within
@@ -71,9 +66,7 @@ fn classify(response: &Response, qtype: Type, settings: &Settings) -> Option<Lif
             let whole_name = response.rcode() == Rcode::NXDOMAIN && response.answers() == 0;
             Some(lifetime(Class::Denial, clamp(ttl, &settings.denial), whole_name))
         }
-        Rcode::SERVFAIL | Rcode::NOTIMP => {
-            Some(Lifetime { class: Class::Denial, duration: settings.servfail, whole_name: false })
-        }
+        // A failure says nothing about the name: whoever keeps it, keeps it apart from answers.
         _ => None,
     }
 }

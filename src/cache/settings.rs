@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dns::Name;
+use crate::dns::{Name, name};
 
 /// The options of one `cache` directive, defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ pub struct Settings {
     pub prefetch: Option<Prefetch>,
     /// Use of expired responses.
     pub serve_stale: Option<ServeStale>,
-    /// How long a server failure is kept; zero: not at all.
+    /// The longest pause in which a failure is remembered; zero: not at all.
     pub servfail: Duration,
     /// Positive responses for names under these are not stored.
     pub disable_success: Vec<Name>,
@@ -75,11 +75,16 @@ impl Settings {
             denial: ClassLimits { capacity: 10_000, max_ttl: 1800, min_ttl: 5 },
             prefetch: None,
             serve_stale: None,
-            servfail: Duration::from_secs(5),
+            servfail: Duration::from_secs(30),
             disable_success: Vec::new(),
             disable_denial: Vec::new(),
             keepttl: false,
         }
+    }
+
+    /// Whether the cache looks after this lower-case wire name at all.
+    pub fn covers(&self, qname: &[u8]) -> bool {
+        self.zones.as_ref().is_none_or(|zones| zones.iter().any(|zone| name::is_under(qname, zone.as_wire())))
     }
 }
 

@@ -95,7 +95,7 @@ fn a_denial_lives_as_long_as_its_soa_says() {
     assert_eq!(seconds(&denial(Rcode::NOERROR), &settings), Some(10));
     assert_eq!(seconds(&response("a.test", &[], Rcode::NXDOMAIN), &settings), None);
     assert_eq!(seconds(&response("a.test", &[], Rcode::NOERROR), &settings), None);
-    assert_eq!(seconds(&response("a.test", &[], Rcode::SERVFAIL), &settings), Some(5));
+    assert_eq!(seconds(&response("a.test", &[], Rcode::SERVFAIL), &settings), None);
     assert_eq!(seconds(&response("a.test", &[], Rcode::REFUSED), &settings), None);
 }
 
@@ -237,9 +237,9 @@ fn prefetch_wants_popularity_near_the_end() {
     assert!(!entry.wants_prefetch(at(1), &prefetch));
     assert!(!entry.wants_prefetch(at(2), &prefetch), "popular, but not near its end");
     assert!(entry.wants_prefetch(at(54), &prefetch));
-    assert!(entry.try_refresh(at(54)));
-    assert!(!entry.try_refresh(at(55)), "one refresh at a time");
-    entry.refresh_ended(at(55), Some(Duration::from_secs(3)));
-    assert!(!entry.try_refresh(at(56)), "a failed refresh is not repeated at once");
-    assert!(entry.try_refresh(at(58)));
+    assert!(entry.try_refresh(at(54), 0));
+    assert!(!entry.try_refresh(at(55), 0), "one refresh at a time");
+    entry.refresh_ended(at(55), Some(Duration::from_secs(3)), 0);
+    assert!(!entry.try_refresh(at(56), 0), "a failed refresh is not repeated at once");
+    assert!(entry.try_refresh(at(58), 0));
 }

@@ -1,7 +1,7 @@
 //! Resource records as they stand in a message: where they start and end, their names written out in full.
 
 use super::codes::{Class, Type};
-use super::header::read_u16;
+use super::header::{self, Count, read_u16};
 use super::name::{MAX_LABELS, MAX_NAME};
 
 /// The place of one resource record in a message (RFC 1035 section 4.1.3).
@@ -64,6 +64,33 @@ impl Record {
     /// The owner name written out.
     pub fn owner(&self, message: &[u8]) -> Option<Expanded> {
         Expanded::read(message, self.start).map(|(name, _)| name)
+    }
+
+    /// Whether the owner can be read, and RDATA is what its type says where that type is an address or holds names.
+    /// RDATA of other types is octets.
+    fn is_readable(&self, message: &[u8]) -> bool {
+        let length = self.end - self.rdata;
+        let fits = match self.rtype {
+            Type::A if self.class == Class::IN => length == 4,
+            Type::AAAA if self.class == Class::IN => length == 16,
+            rtype if !may_arrive_compressed(rtype) || fields(rtype).is_empty() => true,
+            rtype => self.names_end(message).is_some_and(|at| match rtype {
+                // SERIAL, REFRESH, RETRY, EXPIRE, MINIMUM.
+                Type::SOA => at + 20 == self.end,
+                Type::SIG | Type::NXT => at <= self.end,
+                _ => at == self.end,
+            }),
+        };
+        fits && self.owner(message).is_some()
+    }
+
+    /// Where the last name of RDATA ends, which may be beyond the end of the record.
+    fn names_end(&self, message: &[u8]) -> Option<usize> {
+        fields(self.rtype).iter().try_fold(self.rdata, |at, field| match field {
+            Field::Octets(count) => Some(at + usize::from(*count)),
+            Field::Text => message.get(at).map(|length| at + 1 + usize::from(*length)),
+            Field::Name => Expanded::read(message, at).map(|(_, end)| end),
+        })
     }
 }
 
@@ -136,6 +163,18 @@ pub fn skip_name(message: &[u8], at: usize) -> Option<usize> {
             return None;
         }
     }
+}
+
+/// Whether every record that the header counts is there and can be read: its owner, its length, and the names in its
+/// RDATA (RFC 9267). Octets after the last one are let pass, as other resolvers do. `question_end` is where the first
+/// record starts.
+pub fn well_formed(message: &[u8], question_end: usize) -> bool {
+    let counts = [Count::Answer, Count::Authority, Count::Additional].map(|section| header::count(message, section));
+    let mut at = question_end;
+    (0..counts.into_iter().map(u32::from).sum()).all(|_| {
+        let record = Record::read(message, at).filter(|record| record.is_readable(message));
+        record.inspect(|record| at = record.end).is_some()
+    })
 }
 
 /// The pieces of a type's RDATA up to its last name; empty where the type holds none. What follows is octets.
@@ -214,5 +253,76 @@ mod tests {
         let record = Record::read(whole, 0).unwrap();
         assert_eq!((record.rtype, record.ttl, record.end), (Type::A, 5, 15));
         assert!((0..whole.len()).all(|cut| Record::read(&whole[..cut], 0).is_none()));
+    }
+
+    /// A response without question and with one record of the root.
+    fn holding(rtype: Type, class: Class, rdata: &[u8]) -> Vec<u8> {
+        let mut message = vec![0; header::LENGTH];
+        header::set_count(&mut message, Count::Answer, 1);
+        message.push(0);
+        message.extend(rtype.0.to_be_bytes());
+        message.extend(class.0.to_be_bytes());
+        message.extend([0, 0, 0, 60]);
+        message.extend((rdata.len() as u16).to_be_bytes());
+        message.extend(rdata);
+        message
+    }
+
+    #[test]
+    fn rdata_of_known_types_has_to_be_readable() {
+        let soa = [&b"\x01a\x00\xc0\x0c"[..], &[0; 20]].concat();
+        let whole: [(Type, &[u8]); 9] = [
+            (Type::A, b"abcd"),
+            (Type::AAAA, b"0123456789abcdef"),
+            (Type::CNAME, b"\x01a\x00"),
+            (Type::NS, b"\xc0\x0c"),
+            (Type::SOA, &soa),
+            (Type::MX, b"\x00\x0a\x01a\x00"),
+            (Type::SRV, b"\x00\x00\x00\x00\x00\x35\x01a\xc0\x0c"),
+            (Type::NAPTR, b"\x00\x01\x00\x02\x01s\x00\x00\x01a\x00"),
+            (Type::RP, b"\x01a\x00\x00"),
+        ];
+        for (rtype, rdata) in whole {
+            assert!(well_formed(&holding(rtype, Class::IN, rdata), header::LENGTH), "{rtype}");
+            for cut in 0..rdata.len() {
+                let message = holding(rtype, Class::IN, &rdata[..cut]);
+                assert!(!well_formed(&message, header::LENGTH), "{rtype} cut to {cut}");
+            }
+            let longer = [rdata, &[0]].concat();
+            assert!(!well_formed(&holding(rtype, Class::IN, &longer), header::LENGTH), "{rtype} with an octet more");
+        }
+        for rdata in [&b"\xc0\x17"[..], b"\xc0\xff", b"\x40a\x00", b"\x3fa"] {
+            assert!(!well_formed(&holding(Type::CNAME, Class::IN, rdata), header::LENGTH), "{rdata:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_type_does_not_define_is_octets() {
+        for (rtype, class) in [
+            (Type(65280), Class::IN),
+            (Type::TXT, Class::IN),
+            (Type::A, Class::CH),
+            (Type::SVCB, Class::IN),
+            (Type::NSEC, Class::IN),
+        ] {
+            for rdata in [&b""[..], b"\xc0\xff\x3f\x01X"] {
+                assert!(well_formed(&holding(rtype, class, rdata), header::LENGTH), "{rtype} {class} {rdata:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn counts_have_to_be_true() {
+        let mut message = holding(Type::A, Class::IN, b"abcd");
+        for section in [Count::Answer, Count::Authority, Count::Additional] {
+            let right = header::count(&message, section);
+            for more in [right + 1, u16::MAX] {
+                header::set_count(&mut message, section, more);
+                assert!(!well_formed(&message, header::LENGTH), "{section:?} {more}");
+            }
+            header::set_count(&mut message, section, right);
+        }
+        message.extend(b"tail");
+        assert!(well_formed(&message, header::LENGTH));
     }
 }

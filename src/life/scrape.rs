@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cache::Cache;
 use crate::observe::http::expose_health;
 use crate::observe::{Exposition, Readiness, Registry, Sockets, counters};
-use crate::resolve::{Flights, Resolver};
+use crate::resolve::{Failures, Flights, Resolver};
 use crate::routes::Routes;
 use crate::upstream::Upstreams;
 
@@ -13,14 +13,22 @@ use super::channel::Kept;
 use super::options::Options;
 use super::snapshot::Snapshot;
 
-/// The cache, the flights and the upstreams: the same for all configurations.
-pub(super) fn describe_process(registry: &Registry, cache: &Arc<Cache>, flights: &Arc<Flights>, upstreams: &Upstreams) {
-    let (cache, flights, upstreams) = (Arc::clone(cache), Arc::clone(flights), upstreams.clone());
+/// The cache, the flights, the failures and the upstreams: the same for all configurations.
+pub(super) fn describe_process(
+    registry: &Registry,
+    cache: &Arc<Cache>,
+    flights: &Arc<Flights>,
+    failures: &Arc<Failures>,
+    upstreams: &Upstreams,
+) {
+    let (cache, upstreams) = (Arc::clone(cache), upstreams.clone());
+    let (flights, failures) = (Arc::clone(flights), Arc::clone(failures));
     registry.set_source("process", move |into| {
         let (used, budget) = cache.octets();
         into.gauge(&counters::CACHE_BYTES, &[], used as f64);
         into.gauge(&counters::CACHE_BUDGET, &[], budget as f64);
         into.gauge(&counters::FLIGHTS, &[], flights.aloft() as f64);
+        into.gauge(&counters::FAILURES_REMEMBERED, &[], failures.len() as f64);
         upstreams.expose(into);
     });
 }

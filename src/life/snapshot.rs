@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::cache::Cache;
 use crate::observe::log::QueryLog;
 use crate::observe::{Readiness, Registry, Sockets, counters};
-use crate::resolve::{ClientPolicy, Flights, Parts, Resolver};
+use crate::resolve::{ClientPolicy, Failures, Flights, Parts, Resolver};
 use crate::routes::Routes;
 use crate::serve::Limits;
 use crate::upstream::Upstreams;
@@ -25,6 +25,9 @@ use super::server::Bound;
 use super::weights::WeightFiles;
 use super::{machine, scrape};
 
+/// The memory of failed questions is this part of the cache's, beside it.
+const FAILURES_SHARE: usize = 16;
+
 /// What lives as long as the process, whatever the configuration.
 pub(super) struct Common {
     pub(super) keeper: Keeper,
@@ -39,6 +42,7 @@ pub(super) struct Common {
     pub(super) health: Arc<Sockets>,
     pub(super) cache: Arc<Cache>,
     pub(super) flights: Arc<Flights>,
+    pub(super) failures: Arc<Failures>,
     pub(super) upstreams: Upstreams,
 }
 
@@ -70,8 +74,9 @@ impl Common {
         let cache = Cache::new(options.cache_memory);
         let limits = Limits::default();
         let flights = Flights::new(options.workers * limits.inflight, limits.waiting_per_client(options.workers));
+        let failures = Failures::new(options.cache_memory / FAILURES_SHARE);
         let upstreams = Upstreams::new();
-        scrape::describe_process(&registry, &cache, &flights, &upstreams);
+        scrape::describe_process(&registry, &cache, &flights, &failures, &upstreams);
         let clients = ClientPolicy { nets: options.client_networks.clone() };
         registry.gauge(&counters::WORKERS, &[]).set(options.workers as f64);
         for kind in counters::SETUP_ERROR_TYPES {
@@ -94,6 +99,7 @@ impl Common {
             registry,
             cache,
             flights,
+            failures,
             upstreams,
         }
     }
@@ -136,6 +142,7 @@ impl Common {
             pools,
             cache: Arc::clone(&self.cache),
             flights: Arc::clone(&self.flights),
+            failures: Arc::clone(&self.failures),
             registry: Arc::clone(&self.registry),
             clients: self.clients.clone(),
             query_log: Some(self.query_log.clone()),

@@ -156,6 +156,10 @@ table! {
         "Misses answered at once because a limit was reached.";
     FAILURES = "dnslet_failures_total" Counter Slab Absent ["reason"]
         "Queries that ended in an error made here.";
+    FAILURES_REPEATED = "dnslet_failures_repeated_total" Counter Slab Absent []
+        "Queries answered with a failure that is remembered.";
+    FAILURES_REMEMBERED = "dnslet_failures_remembered" Gauge Source Absent []
+        "Questions whose failure is remembered.";
     QUERIES_REJECTED = "dnslet_queries_rejected_total" Counter Slab Absent ["reason"]
         "Messages answered with an error before any plugin saw them.";
     DATAGRAMS_RECEIVED = "dnslet_datagrams_received_total" Counter Slab Absent []

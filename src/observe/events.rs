@@ -72,6 +72,8 @@ events! {
     ShedWorker = MISSES_SHED "worker",
     /// `max_concurrent` queries are under way.
     ShedUpstream = MISSES_SHED "max_concurrent",
+    /// The question had failed just before.
+    FailedAgain = FAILURES_REPEATED,
     /// As many packets a second as may be go to upstreams.
     ShedPaced = MISSES_SHED "pps",
     /// No upstream answered in time.

@@ -46,7 +46,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn cache_options() {
     let plain = good("cache").cache.unwrap();
     assert_eq!((plain.success.max_ttl, plain.denial.max_ttl, plain.success.min_ttl), (3600, 1800, 5));
-    assert_eq!((plain.success.capacity, plain.servfail, plain.zones), (10_000, 5 * SECOND, None));
+    assert_eq!((plain.success.capacity, plain.servfail, plain.zones), (10_000, 30 * SECOND, None));
     assert!(plain.prefetch.is_none() && plain.serve_stale.is_none() && !plain.keepttl);
 
     let cache = good("cache 30 Example.org 10.0.0.0/8 {\n success 9984 60 1\n denial -1 7\n prefetch 5 10m 20%\n servfail 0s\n keepttl\n disable denial a b\n disable success\n disable denial c\n}").cache.unwrap();

@@ -1,25 +1,20 @@
-//! The road of a query that needs no waiting: what cannot be read or is not served, and what the cache has.
+//! The road of a query that needs no waiting, from its octets to the block that answers it: what cannot be read or is
+//! not served ends here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cache::settings::ServeStale;
-use crate::cache::{Class, Entry, Settings, lifetime};
+use crate::cache::Entry;
 use crate::dns::{self, Ede, Explained, Query, Rcode, Type, Unfit, reply};
 use crate::observe::{self, Event, Plugin, Slab};
 use crate::plugins::front::loadbalance::{Loadbalance, rank};
 
-use super::asked::WHOLE_NAME;
-use super::bits::Bits;
-use super::drive::Miss;
 use super::gate::{self, Refusal};
+use super::miss::Miss;
 use super::resolver::Resolver;
 use super::way::{Client, Way};
 use super::{shuffle, whoami};
-
-/// The TTL of stale replies where the Corefile names none, in seconds (RFC 8767 section 4).
-const STALE_TTL: u32 = 30;
 
 /// What becomes of a query.
 pub enum Verdict {
@@ -31,13 +26,6 @@ pub enum Verdict {
     Silence,
     /// The reply has to be awaited.
     Miss(Miss),
-}
-
-/// What the cache has for a query.
-enum Found {
-    Fresh(Arc<Entry>),
-    Stale(Arc<Entry>),
-    Absent,
 }
 
 impl Resolver {
@@ -81,128 +69,12 @@ impl Resolver {
         count_request(slab, &query, client);
         let way = Way { worker, now, client, route_index, route, zone, slab };
         match &route.cache {
-            Some(settings) if lifetime::covered(settings.zones.as_deref(), query.name()) => {
-                self.look_up(&way, settings, &mut query, out)
-            }
+            Some(settings) if settings.covers(query.name()) => self.look_up(&way, settings, &mut query, out),
             _ => self.miss(&way, &mut query, None, out),
         }
     }
 
-    fn look_up(self: &Arc<Self>, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>, out: &mut [u8]) -> Verdict {
-        match self.find(way, settings, query) {
-            Found::Fresh(entry) => self.hit(way, settings, query, &entry, out),
-            Found::Stale(entry) => {
-                let stale = settings.serve_stale.as_ref().expect("stale entries are found only where they are used");
-                self.stale(way, stale, query, entry, out)
-            }
-            Found::Absent => {
-                way.slab.cache_miss();
-                self.miss(way, query, None, out)
-            }
-        }
-    }
-
-    fn find(&self, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>) -> Found {
-        let bits = Bits::of(query).cached();
-        let (qtype, fingerprint) = (query.qtype, way.route.fingerprint);
-        let exact = match self.cache.get(&self.cache.key(fingerprint, query.key(qtype, bits))) {
-            Some(entry) if entry.is_fresh(way.now) => return Found::Fresh(entry),
-            other => other,
-        };
-        // A missing name has no type at all (RFC 2308 section 5).
-        let whole = match self.cache.get(&self.cache.key(fingerprint, query.key(WHOLE_NAME, bits))) {
-            Some(entry) if entry.is_fresh(way.now) => return Found::Fresh(entry),
-            other => other,
-        };
-        let Some(stale) = settings.serve_stale.as_ref().filter(|_| query.recursion_desired()) else {
-            return Found::Absent;
-        };
-        let usable = |entry: &Arc<Entry>| entry.expired_for(way.now) < stale.duration && is_answer(entry);
-        match (exact.filter(usable), whole.filter(usable)) {
-            (Some(exact), Some(whole)) => Found::Stale(newer(exact, whole, stale)),
-            (Some(entry), None) | (None, Some(entry)) => Found::Stale(entry),
-            (None, None) => Found::Absent,
-        }
-    }
-
-    fn hit(
-        self: &Arc<Self>,
-        way: &Way<'_>,
-        settings: &Settings,
-        query: &mut Query<'_>,
-        entry: &Arc<Entry>,
-        out: &mut [u8],
-    ) -> Verdict {
-        way.slab.cache_hit(counted(entry.class));
-        let whole = || u32::try_from(entry.seconds()).unwrap_or(u32::MAX);
-        let ttl = if settings.keepttl { whole() } else { entry.remaining(way.now) };
-        let explained = (!is_answer(entry)).then_some(CACHED_ERROR);
-        let length = self.write_kept(way, query, entry, ttl, explained, out);
-        let renew = settings.prefetch.as_ref().is_some_and(|prefetch| {
-            query.recursion_desired()
-                && is_answer(entry)
-                && entry.wants_prefetch(way.now, prefetch)
-                && entry.try_refresh(way.now)
-        });
-        if renew {
-            way.slab.prefetch();
-            return Verdict::Refresh(length, Miss::refresh(self.clone(), way, query, entry.clone()));
-        }
-        Verdict::Reply(length)
-    }
-
-    fn stale(
-        self: &Arc<Self>,
-        way: &Way<'_>,
-        stale: &ServeStale,
-        query: &mut Query<'_>,
-        entry: Arc<Entry>,
-        out: &mut [u8],
-    ) -> Verdict {
-        if stale.verify && !entry.refresh_paused(way.now) {
-            way.slab.cache_miss();
-            return self.miss(way, query, Some(entry), out);
-        }
-        way.slab.cache_hit(counted(entry.class));
-        let length = self.write_stale(way, stale, query, &entry, out);
-        if entry.try_refresh(way.now) {
-            way.slab.prefetch();
-            return Verdict::Refresh(length, Miss::refresh(self.clone(), way, query, entry));
-        }
-        Verdict::Reply(length)
-    }
-
-    /// Writes a reply from an expired entry.
-    pub(super) fn write_stale(
-        &self,
-        way: &Way<'_>,
-        stale: &ServeStale,
-        query: &Query<'_>,
-        entry: &Entry,
-        out: &mut [u8],
-    ) -> usize {
-        way.slab.served_stale();
-        let code = if entry.response.rcode() == Rcode::NXDOMAIN { Ede::STALE_NXDOMAIN } else { Ede::STALE_ANSWER };
-        let explained = Explained { code, text: "" };
-        self.write_kept(way, query, entry, stale.response_ttl.unwrap_or(STALE_TTL), Some(explained), out)
-    }
-
-    fn write_kept(
-        &self,
-        way: &Way<'_>,
-        query: &Query<'_>,
-        entry: &Entry,
-        ttl: u32,
-        explained: Option<Explained<'_>>,
-        out: &mut [u8],
-    ) -> usize {
-        let shape = reply::Shape { ttl: Some(ttl), explained, limit: way.limit(query, out) };
-        let length = reply::write(query, &entry.response, shape, out);
-        self.finish(way, query, entry.response.rcode(), Plugin::Cache, &mut out[..length], way.now);
-        length
-    }
-
-    fn miss(
+    pub(super) fn miss(
         self: &Arc<Self>,
         way: &Way<'_>,
         query: &mut Query<'_>,
@@ -214,10 +86,14 @@ impl Resolver {
             self.finish(way, query, Rcode::NOERROR, Plugin::Whoami, &mut out[..length], way.now);
             return Verdict::Reply(length);
         }
+        self.watch_for_loops(way, query);
+        Verdict::Miss(Miss::new(self.clone(), way, query, stale))
+    }
+
+    pub(super) fn watch_for_loops(&self, way: &Way<'_>, query: &Query<'_>) {
         if let Some(guard) = &self.lines[way.route_index].guard {
             guard.saw(query);
         }
-        Verdict::Miss(Miss::new(self.clone(), way, query, stale))
     }
 
     /// What is done with every reply of a block: order, counters, the query log.
@@ -286,8 +162,6 @@ impl Resolver {
     }
 }
 
-const CACHED_ERROR: Explained<'static> = Explained { code: Ede::CACHED_ERROR, text: "" };
-
 const NO_ZONE: Refusal = Refusal {
     rcode: Rcode::REFUSED,
     explained: Some(Explained { code: Ede::NOT_AUTHORITATIVE, text: "no server block answers for this name" }),
@@ -305,22 +179,6 @@ const STRANGER: Refusal = Refusal {
     explained: Some(Explained { code: Ede::PROHIBITED, text: "this client's network is not served" }),
     event: Event::RejectedClient,
 };
-
-fn newer(exact: Arc<Entry>, whole: Arc<Entry>, stale: &ServeStale) -> Arc<Entry> {
-    let positive = stale.prefer_positive && exact.class == Class::Success;
-    if positive || exact.stored >= whole.stored { exact } else { whole }
-}
-
-fn is_answer(entry: &Entry) -> bool {
-    matches!(entry.response.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN)
-}
-
-fn counted(class: Class) -> observe::Class {
-    match class {
-        Class::Success => observe::Class::Success,
-        Class::Denial => observe::Class::Denial,
-    }
-}
 
 fn count_request(slab: &Slab, query: &Query<'_>, client: &Client) {
     slab.request(observe::Request {

@@ -35,6 +35,8 @@ type Table = HashMap<Key, Arc<Flight>, BuildHasherDefault<HashedAlready>>;
 /// One miss in progress.
 struct Flight {
     landed: SetOnce<Arc<Outcome>>,
+    /// Its clients have had their replies; it waits for an answer that is late.
+    late: bool,
 }
 
 /// The duty to land a flight. Dropped without [`Leader::land`], as when its task panics, it lands it with a failure, so
@@ -104,10 +106,15 @@ impl Flights {
             self.aloft.fetch_sub(1, Relaxed);
             return Place::Full(Full::Total);
         }
-        let flight = Arc::new(Flight { landed: SetOnce::new() });
+        let flight = Arc::new(Flight::new(false));
         table.insert(key.clone(), flight.clone());
         let waiter = Waiter { flight: flight.clone(), _seat: seat };
         Place::Leads(Leader { flights: self.clone(), key, flight, _seat: zone }, waiter)
+    }
+
+    /// Whether there is room for flights that only wait.
+    pub fn has_room(&self) -> bool {
+        self.aloft() * 2 < self.limit
     }
 
     /// How many flights there are now.
@@ -121,7 +128,18 @@ impl Flights {
     }
 }
 
+impl Flight {
+    fn new(late: bool) -> Flight {
+        Flight { landed: SetOnce::new(), late }
+    }
+}
+
 impl Waiter {
+    /// Whether the flight may land later than a client can wait.
+    pub fn is_late(&self) -> bool {
+        self.flight.late
+    }
+
     /// Waits for the outcome.
     pub async fn outcome(&self) -> Arc<Outcome> {
         self.flight.landed.wait().await.clone()
@@ -130,24 +148,33 @@ impl Waiter {
 
 impl Leader {
     /// Hands the outcome to everyone who waits.
-    pub fn land(self, outcome: Outcome) {
+    pub fn land(self, outcome: Arc<Outcome>) {
         self.finish(outcome);
     }
 
-    fn finish(&self, outcome: Outcome) {
+    /// The same, and goes on with another flight in its place: who comes from then on waits for that one.
+    pub fn land_and_stay(mut self, outcome: Arc<Outcome>) -> Leader {
+        let next = Arc::new(Flight::new(true));
+        self.flights.shard(&self.key).insert(self.key.clone(), next.clone());
+        let landed = std::mem::replace(&mut self.flight, next);
+        landed.landed.set(outcome).expect("only the leader lands a flight, and once");
+        self
+    }
+
+    fn finish(&self, outcome: Arc<Outcome>) {
         if self.flight.landed.initialized() {
             return;
         }
         // Out of the table first: who comes now finds the answer in the cache, or starts anew.
         self.flights.shard(&self.key).remove(&self.key);
         self.flights.aloft.fetch_sub(1, Relaxed);
-        self.flight.landed.set(Arc::new(outcome)).expect("only the leader lands a flight, and once");
+        self.flight.landed.set(outcome).expect("only the leader lands a flight, and once");
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        self.finish(Outcome::aborted());
+        self.finish(Arc::new(Outcome::aborted()));
     }
 }
 
@@ -199,7 +226,7 @@ mod tests {
         drop((first, second));
         assert!(lab.all_given_back());
         let Place::Leads(leader, waiter) = lab.join(1, &party(1, 1)) else { panic!("the next one leads again") };
-        leader.land(Failed::new(Cause::Timeout, Ede::OTHER, "x").into());
+        leader.land(Arc::new(Failed::new(Cause::Timeout, Ede::OTHER, "x").into()));
         assert_eq!(waiter.outcome().await.rcode(), Rcode::SERVFAIL);
     }
 

@@ -66,6 +66,13 @@ pub enum Cause {
     Aborted,
 }
 
+impl Cause {
+    /// Whether nothing came from any upstream, whatever was asked.
+    fn is_way(self) -> bool {
+        matches!(self, Cause::Timeout | Cause::Network | Cause::Tls)
+    }
+}
+
 impl Outcome {
     /// For a flight whose task ended without one.
     pub fn aborted() -> Outcome {
@@ -79,6 +86,30 @@ impl Outcome {
             Outcome::Passing { response, .. } => is_answer(response),
             Outcome::Failed(_) => false,
         }
+    }
+
+    /// Whether it tells so much about the question that asking again soon is of no use (RFC 9520 section 2).
+    pub(super) fn is_remembered(&self) -> bool {
+        match self {
+            Outcome::Kept(_) => false,
+            Outcome::Passing { response, .. } => !is_answer(response),
+            Outcome::Failed(failed) => failed.cause.is_way() || failed.cause == Cause::Answer,
+        }
+    }
+
+    /// Whether nothing came from any upstream.
+    pub(super) fn is_way(&self) -> bool {
+        matches!(self, Outcome::Failed(failed) if failed.cause.is_way())
+    }
+
+    /// How many octets it occupies, as far as they are its own.
+    pub(super) fn footprint(&self) -> usize {
+        let more = match self {
+            Outcome::Kept(_) => 0,
+            Outcome::Passing { response, .. } => response.footprint(),
+            Outcome::Failed(failed) => failed.text.len(),
+        };
+        size_of::<Outcome>() + more
     }
 
     /// Whether this is half a response: TC set, and no way to the rest.
@@ -114,14 +145,15 @@ impl Outcome {
         octets.max(reply::CLASSIC_SIZE)
     }
 
-    /// Writes the reply for one client.
-    pub fn write(&self, query: &Query<'_>, limit: usize, out: &mut [u8]) -> usize {
+    /// Writes the reply for one client; `again` when it is one from memory.
+    pub fn write(&self, query: &Query<'_>, limit: usize, again: bool, out: &mut [u8]) -> usize {
+        let explained = again.then_some(Explained { code: Ede::CACHED_ERROR, text: "" });
         let (response, ttl) = match self {
             Outcome::Kept(entry) => (&entry.response, Some(u32::try_from(entry.seconds()).unwrap_or(u32::MAX))),
             Outcome::Passing { response, ttl } => (response, *ttl),
-            Outcome::Failed(failed) => return failed.write(query, out),
+            Outcome::Failed(failed) => return failed.write(query, again, out),
         };
-        reply::write(query, response, reply::Shape { ttl, explained: None, limit }, out)
+        reply::write(query, response, reply::Shape { ttl, explained, limit }, out)
     }
 }
 
@@ -131,9 +163,10 @@ impl Failed {
         Failed { rcode: Rcode::SERVFAIL, code, text: text.into(), cause }
     }
 
-    /// Writes the reply for one client.
-    pub fn write(&self, query: &Query<'_>, out: &mut [u8]) -> usize {
-        let explained = Explained { code: self.code, text: &self.text };
+    /// Writes the reply for one client; `again` when it is one from memory.
+    fn write(&self, query: &Query<'_>, again: bool, out: &mut [u8]) -> usize {
+        let code = if again { Ede::CACHED_ERROR } else { self.code };
+        let explained = Explained { code, text: &self.text };
         reply::write_error(query, self.rcode, Some(explained), out)
     }
 }
@@ -149,6 +182,7 @@ impl From<&Failure> for Failed {
         let cause = match failure {
             Failure::Timeout(_) => Cause::Timeout,
             Failure::Tls(..) => Cause::Tls,
+            Failure::Malformed(_) => Cause::Answer,
             Failure::NoHealthy => Cause::Unhealthy,
             Failure::Overloaded { .. } => Cause::Overloaded,
             Failure::Paced => Cause::Paced,

@@ -1,5 +1,6 @@
 //! One miss as a state machine: told what happened, it says what to do next. No I/O, no clock.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::dns::{Ede, Rcode, Response, question};
@@ -25,13 +26,13 @@ pub enum Effect {
     /// Ask the route's `forward` of this index with [`Resolution::query`].
     Ask(usize),
     /// It is over.
-    Done(Outcome),
+    Done(Arc<Outcome>),
 }
 
 /// A miss in progress.
 pub struct Resolution {
     asked: Asked,
-    query: Vec<u8>,
+    query: Arc<[u8]>,
     with_edns: bool,
     forward: usize,
 }
@@ -41,11 +42,11 @@ impl Resolution {
     pub fn start(resolver: &Resolver, asked: Asked) -> (Resolution, Effect) {
         let route = &resolver.routes.routes[asked.route];
         let size = route.bufsize.unwrap_or(crate::dns::edns::OWN_SIZE).min(crate::dns::edns::OWN_SIZE);
-        let query = accept::upstream_query(&asked, Some(size));
+        let query = accept::upstream_query(&asked, Some(size)).into();
         let mut resolution = Resolution { asked, query, with_edns: true, forward: 0 };
         if resolver.lines[resolution.asked.route].guard.as_ref().is_some_and(|guard| guard.detected()) {
             let text = "a forwarding loop was detected: what this server forwards comes back to it";
-            return (resolution, Effect::Done(Failed::new(Cause::Loop, Ede::OTHER, text).into()));
+            return (resolution, done(Failed::new(Cause::Loop, Ede::OTHER, text)));
         }
         let effect = match resolution.forward_from(resolver, 0) {
             Some(forward) => {
@@ -54,14 +55,14 @@ impl Resolution {
             }
             None => {
                 let text = "no plugin of the server block answers this name";
-                Effect::Done(Failed::new(Cause::Unanswered, Ede::NOT_AUTHORITATIVE, text).into())
+                done(Failed::new(Cause::Unanswered, Ede::NOT_AUTHORITATIVE, text))
             }
         };
         (resolution, effect)
     }
 
     /// The query to send: complete but for its ID.
-    pub fn query(&self) -> &[u8] {
+    pub fn query(&self) -> &Arc<[u8]> {
         &self.query
     }
 
@@ -73,24 +74,50 @@ impl Resolution {
     /// Goes on after an event.
     pub fn on(&mut self, resolver: &Resolver, event: Event<'_>, now: Instant) -> Effect {
         let message = match event {
-            Event::Failed(failure) => return Effect::Done(Failed::from(failure).into()),
+            Event::Failed(failure) => return self.over(resolver, Failed::from(failure).into(), now),
             Event::Answered(message) => message,
         };
         let response = match accept::accept(&self.query, message) {
             Ok(response) => response,
-            Err(mismatch) => return Effect::Done(unusable(mismatch).into()),
+            Err(mismatch) => return self.over(resolver, unusable(mismatch).into(), now),
         };
         if self.with_edns && rejects_edns(&response, message) {
             // One retry in classic DNS (RFC 6891 section 6.2.2).
             self.with_edns = false;
-            self.query = accept::upstream_query(&self.asked, None);
+            self.query = accept::upstream_query(&self.asked, None).into();
             return Effect::Ask(self.forward);
         }
         if let Some(next) = self.next_forward(resolver, &response) {
             self.forward = next;
             return Effect::Ask(next);
         }
-        Effect::Done(resolver.settle(&self.asked, response, now))
+        self.over(resolver, resolver.settle(&self.asked, response, now), now)
+    }
+
+    /// The end of a flight that has failed and then waited for a late answer: that answer, if it says all, or the
+    /// same failure once more.
+    pub(super) fn late(
+        &mut self,
+        resolver: &Resolver,
+        late: Option<&[u8]>,
+        failure: &Failure,
+        now: Instant,
+    ) -> Arc<Outcome> {
+        if let Some(message) = late
+            && let Effect::Done(outcome) = self.on(resolver, Event::Answered(message), now)
+        {
+            return outcome;
+        }
+        let outcome = Arc::new(Failed::from(failure).into());
+        resolver.remember(&self.asked, &outcome, now);
+        outcome
+    }
+
+    /// The end, as far as it depends on whom was asked.
+    fn over(&self, resolver: &Resolver, outcome: Outcome, now: Instant) -> Effect {
+        let outcome = Arc::new(outcome);
+        resolver.remember(&self.asked, &outcome, now);
+        Effect::Done(outcome)
     }
 
     /// The `forward` after this one, where this one passes such a response on.
@@ -110,6 +137,10 @@ impl Resolution {
 /// FORMERR or NOTIMP without an OPT is how a server says that it does not know EDNS (RFC 6891 section 7).
 fn rejects_edns(response: &Response, message: &[u8]) -> bool {
     matches!(response.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && !question::has_opt(message)
+}
+
+fn done(failed: Failed) -> Effect {
+    Effect::Done(Arc::new(failed.into()))
 }
 
 fn unusable(mismatch: Mismatch) -> Failed {

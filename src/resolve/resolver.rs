@@ -14,6 +14,7 @@ use crate::plugins::front::weights::Weights;
 use crate::routes::{Listen, Route, Routes};
 use crate::upstream::Pool;
 
+use super::failures::Failures;
 use super::flights::Flights;
 use super::gate::ClientPolicy;
 use super::loopguard::LoopGuard;
@@ -31,6 +32,8 @@ pub struct Parts {
     pub cache: Arc<Cache>,
     /// The misses in progress, the same for all snapshots.
     pub flights: Arc<Flights>,
+    /// The questions that failed, the same for all snapshots.
+    pub failures: Arc<Failures>,
     /// Where is counted.
     pub registry: Arc<Registry>,
     /// Who is answered.
@@ -46,6 +49,7 @@ pub struct Resolver {
     pub(super) doors: Vec<Door>,
     pub(super) cache: Arc<Cache>,
     pub(super) flights: Arc<Flights>,
+    pub(super) failures: Arc<Failures>,
     pub(super) registry: Arc<Registry>,
     pub(super) clients: ClientPolicy,
     pub(super) query_log: Option<QueryLog>,
@@ -73,7 +77,7 @@ pub(super) struct Door {
 impl Resolver {
     /// Puts a snapshot together. Counters, entries and quotas of routes that did not change are found again.
     pub fn new(parts: Parts) -> Resolver {
-        let Parts { routes, pools, cache, flights, registry, clients, query_log } = parts;
+        let Parts { routes, pools, cache, flights, failures, registry, clients, query_log } = parts;
         assert_eq!(pools.len(), routes.routes.len(), "each route has its pools");
         let lines = routes
             .routes
@@ -88,7 +92,7 @@ impl Resolver {
             })
             .collect();
         let doors = routes.listens.iter().map(|listen| Door::new(listen, &routes.routes, &registry)).collect();
-        Resolver { routes, lines, doors, cache, flights, registry, clients, query_log }
+        Resolver { routes, lines, doors, cache, flights, failures, registry, clients, query_log }
     }
 
     /// From now on these are the weights of every route whose `loadbalance` line is this one. Until told, a route has

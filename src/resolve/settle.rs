@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cache::{Class, Entry, Settings, lifetime};
+use crate::cache::{Class, Entry, lifetime};
 use crate::dns::{Rcode, Response};
 
 use super::asked::Asked;
@@ -14,11 +14,11 @@ impl Resolver {
     /// Stores a response if it may be kept.
     pub(super) fn settle(&self, asked: &Asked, response: Response, now: Instant) -> Outcome {
         let route = &self.routes.routes[asked.route];
-        let settings = route.cache.as_ref().filter(|settings| {
-            // What was asked without RD may be a referral: it is for the one who asked so.
-            asked.bits.recursion_desired() && lifetime::covered(settings.zones.as_deref(), &asked.name)
-        });
-        let Some(settings) = settings else { return Outcome::Passing { response, ttl: None } };
+        // What was asked without RD may be a referral: it is for the one who asked so.
+        let settings = route.cache.as_ref().filter(|_| asked.bits.recursion_desired());
+        let Some(settings) = settings.filter(|settings| settings.covers(&asked.name)) else {
+            return Outcome::Passing { response, ttl: None };
+        };
         let passing = |response| {
             let ttl = Some(lifetime::passing_ttl(&response, settings));
             Outcome::Passing { response, ttl }
@@ -31,13 +31,27 @@ impl Resolver {
             }
             return passing(response);
         };
-        if !is_answer(response.rcode()) && self.has_better(asked, settings, now) {
-            return passing(response);
-        }
         let quota = &self.lines[asked.route].quotas[usize::from(lifetime.class == Class::Denial)];
         let entry = Arc::new(Entry::new(response, &lifetime, now, quota));
         self.keep(asked, lifetime.whole_name, &entry);
         Outcome::Kept(entry)
+    }
+
+    /// Notes how a question ended: failures are remembered for a while, answers end that (RFC 9520).
+    pub(super) fn remember(&self, asked: &Asked, outcome: &Arc<Outcome>, now: Instant) {
+        let settings = self.routes.routes[asked.route].cache.as_ref().filter(|settings| settings.covers(&asked.name));
+        let Some(settings) = settings else { return };
+        if outcome.is_remembered() {
+            let recoveries = outcome.is_way().then(|| self.recoveries(asked.route));
+            self.failures.note(&asked.flight, outcome, settings.servfail, now, recoveries);
+        } else if outcome.is_answer() {
+            self.failures.forget(&asked.flight);
+        }
+    }
+
+    /// How often an upstream has recovered so far, as far as this route knows.
+    pub(super) fn recoveries(&self, route: usize) -> u64 {
+        self.lines[route].pools.first().map_or(0, |pool| pool.recoveries())
     }
 
     fn keep(&self, asked: &Asked, whole_name: bool, entry: &Arc<Entry>) {
@@ -47,21 +61,8 @@ impl Resolver {
             self.cache.store(asked.whole.clone(), entry.clone());
             return;
         }
-        if is_answer(entry.response.rcode()) {
-            self.cache.remove(&asked.whole.as_ref());
-        }
+        self.cache.remove(&asked.whole.as_ref());
         self.cache.store(asked.exact.clone(), entry.clone());
-    }
-
-    /// Whether there is an answer, fresh or still usable when stale, that a failure must not replace (RFC 8767
-    /// section 4).
-    fn has_better(&self, asked: &Asked, settings: &Settings, now: Instant) -> bool {
-        let stale = settings.serve_stale.as_ref().map(|stale| stale.duration).unwrap_or_default();
-        [&asked.exact, &asked.whole].into_iter().any(|key| {
-            self.cache.get(&key.as_ref()).is_some_and(|entry| {
-                is_answer(entry.response.rcode()) && (entry.is_fresh(now) || entry.expired_for(now) < stale)
-            })
-        })
     }
 }
 

@@ -11,15 +11,15 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::Upstream;
 use super::failure::{Failure, Leg, Network, Stage};
-use super::pool::{Ask, Exchanged, Pool};
+use super::pool::{Ask, Exchanged, Place, Pool};
 use super::selection::{MAX_ATTEMPTS, Selection, Step, Via, Why};
 use super::tally::Fallback;
 use super::transport::{Attempt, Event};
 use crate::dns::{Protocol, header};
 use crate::sys::clock;
 
-/// One exchange in progress.
-pub(crate) struct Exchange<'a> {
+/// One question on its way through a pool, with everything that was sent for it and not answered yet.
+pub struct Exchange<'a> {
     pool: &'a Pool,
     members: Arc<Vec<Arc<Upstream>>>,
     ask: Ask<'a>,
@@ -31,6 +31,7 @@ pub(crate) struct Exchange<'a> {
     /// A response to return if nothing better comes, and the attempt it came from.
     kept: Option<(usize, Vec<u8>)>,
     last: Option<Failure>,
+    _place: Place<'a>,
 }
 
 impl<'a> Exchange<'a> {
@@ -40,21 +41,43 @@ impl<'a> Exchange<'a> {
         ask: Ask<'a>,
         selection: Selection,
         started: Instant,
+        place: Place<'a>,
     ) -> Exchange<'a> {
         let attempts = Default::default();
-        Exchange { pool, members, ask, started, selection, attempts, wrong: 0, kept: None, last: None }
+        Exchange { pool, members, ask, started, selection, attempts, wrong: 0, kept: None, last: None, _place: place }
     }
 
-    /// Runs once. Borrowed, because a future that owned the exchange would hold it twice.
-    pub(crate) async fn run(&mut self) -> Result<Exchanged, Failure> {
-        let mut alarm = pin!(sleep_until(self.ask.deadline.into()));
-        let mut now = self.started;
-        loop {
+    /// Asks until there is a response, nobody is left to ask, or the budget is spent. Runs once. Borrowed, because a
+    /// future that owned the exchange would hold it twice.
+    pub async fn run(&mut self) -> Result<Exchanged, Failure> {
+        let answer = self.wait(self.started, self.ask.budget).await;
+        let now = clock::now();
+        match answer {
+            Some((attempt, wire)) => Ok(self.answer(attempt, wire, now)),
+            None => self.end(now),
+        }
+    }
+
+    /// Whether an answer may still come, after [`Exchange::run`] has failed.
+    pub fn is_open(&self) -> bool {
+        (0..self.selection.used()).any(|attempt| self.selection.is_open(attempt))
+    }
+
+    /// Waits on, until the deadline, for an answer that is only late. Nothing is sent.
+    pub async fn linger(&mut self) -> Option<Vec<u8>> {
+        self.wait(clock::now(), self.ask.deadline).await.map(|(_, wire)| wire)
+    }
+
+    /// Performs what the selection says until there is an answer; `None` when none will come, or none has by `limit`.
+    async fn wait(&mut self, mut now: Instant, limit: Instant) -> Option<(usize, Vec<u8>)> {
+        let mut alarm = pin!(sleep_until(limit.into()));
+        while now < limit {
             match self.selection.step(now) {
                 Step::Send { attempt, member, via, why } => self.send(attempt, member, via, why, now),
                 Step::GiveUp(attempt) => self.give_up(attempt),
-                Step::Finish => return self.end(now),
+                Step::Finish => return None,
                 Step::Wait(until) => {
+                    let until = until.min(limit);
                     if alarm.deadline().into_std() != until {
                         alarm.as_mut().reset(until.into());
                     }
@@ -63,11 +86,12 @@ impl<'a> Exchange<'a> {
                     if let Some((attempt, event)) = event
                         && let Some(wire) = self.take(attempt, event, now)
                     {
-                        return Ok(self.answer(attempt, wire, now));
+                        return Some((attempt, wire));
                     }
                 }
             }
         }
+        None
     }
 
     fn send(&mut self, attempt: usize, member: u8, via: Via, why: Why, now: Instant) {
@@ -108,6 +132,10 @@ impl<'a> Exchange<'a> {
     fn take(&mut self, attempt: usize, event: Event, now: Instant) -> Option<Vec<u8>> {
         let wire = match event {
             Event::Answer(wire) => wire,
+            Event::Spoiled => {
+                self.selection.spoiled(attempt);
+                return None;
+            }
             Event::Forged => {
                 self.selection.forged(attempt);
                 return None;
@@ -143,9 +171,15 @@ impl<'a> Exchange<'a> {
     }
 
     fn give_up(&mut self, attempt: usize) {
-        let failure = Failure::Timeout(self.leg(attempt));
+        let failure = self.without_answer(attempt);
         self.blame(attempt, &failure);
         self.last = Some(failure);
+    }
+
+    /// What to say of an attempt that is still open when nothing is waited for any more.
+    fn without_answer(&self, attempt: usize) -> Failure {
+        let leg = self.leg(attempt);
+        if self.selection.is_spoiled(attempt) { Failure::Malformed(leg) } else { Failure::Timeout(leg) }
     }
 
     fn blame(&self, attempt: usize, failure: &Failure) {
@@ -170,17 +204,20 @@ impl<'a> Exchange<'a> {
     /// Nothing more will come: the response set aside, or the last failure.
     fn end(&mut self, now: Instant) -> Result<Exchanged, Failure> {
         let kept = self.kept.take();
-        let silent = (0..self.selection.used()).rev().find(|index| self.selection.is_open(*index));
-        let timeout = silent.map(|index| Failure::Timeout(self.leg(index)));
+        let open = |index: &usize| self.selection.is_open(*index);
+        // That somebody answered, though badly, tells more than that somebody else did not.
+        let spoiled = (0..self.selection.used()).rev().filter(open).find(|index| self.selection.is_spoiled(*index));
+        let unanswered = spoiled.or_else(|| (0..self.selection.used()).rev().find(open));
+        let unanswered = unanswered.map(|index| self.without_answer(index));
         if let Some((attempt, wire)) = kept
             && (self.ask.client == Protocol::Udp || !header::truncated(&wire))
         {
             return Ok(self.answer(attempt, wire, now));
         }
         for index in (0..self.selection.used()).filter(|index| self.selection.is_open(*index)) {
-            self.blame(index, &Failure::Timeout(self.leg(index)));
+            self.blame(index, &self.without_answer(index));
         }
-        Err(timeout.or(self.last.take()).unwrap_or_else(|| Failure::Timeout(self.members[0].stream_leg())))
+        Err(unanswered.or(self.last.take()).unwrap_or_else(|| Failure::Timeout(self.members[0].stream_leg())))
     }
 
     fn upstream(&self, attempt: usize) -> &Arc<Upstream> {

@@ -22,6 +22,8 @@ pub enum Failure {
     Closed(Leg, Option<Errno>),
     /// The TLS handshake failed: an unknown authority, another name, no common version.
     Tls(Leg, Arc<str>),
+    /// What came as the answer cannot be read.
+    Malformed(Leg),
     /// This host could not send: no descriptors, no buffers, or a local rule forbids it.
     Local(Leg, Errno),
     /// Every connection to the upstream has as many queries in flight as it may.
@@ -85,6 +87,8 @@ pub(crate) enum Cause {
     Closed,
     /// [`Failure::Tls`].
     Tls,
+    /// [`Failure::Malformed`].
+    Malformed,
     /// [`Failure::Local`], [`Failure::Busy`] and what concerns no single upstream.
     Local,
 }
@@ -105,8 +109,8 @@ impl Network {
 
 impl Cause {
     /// Every cause, in the order of their discriminants.
-    pub(crate) const ALL: [Cause; 6] =
-        [Cause::Timeout, Cause::Refused, Cause::Unreachable, Cause::Closed, Cause::Tls, Cause::Local];
+    pub(crate) const ALL: [Cause; 7] =
+        [Cause::Timeout, Cause::Refused, Cause::Unreachable, Cause::Closed, Cause::Tls, Cause::Malformed, Cause::Local];
 
     /// The value of a `reason` label.
     pub(crate) fn name(self) -> &'static str {
@@ -116,6 +120,7 @@ impl Cause {
             Cause::Unreachable => "unreachable",
             Cause::Closed => "closed",
             Cause::Tls => "tls",
+            Cause::Malformed => "malformed",
             Cause::Local => "local",
         }
     }
@@ -142,7 +147,7 @@ impl Failure {
         }
     }
 
-    /// The Extended DNS Error that tells a client (RFC 8914 sections 4.1, 4.23, 4.24).
+    /// The Extended DNS Error that tells a client (RFC 8914 sections 4.1, 4.23 to 4.25).
     pub fn ede(&self) -> Ede {
         match self {
             Failure::Timeout(_) | Failure::NoHealthy => Ede::NO_REACHABLE_AUTHORITY,
@@ -152,6 +157,7 @@ impl Failure {
             | Failure::Tls(..)
             | Failure::Local(..)
             | Failure::Busy(_) => Ede::NETWORK_ERROR,
+            Failure::Malformed(_) => Ede::INVALID_DATA,
             Failure::Paced | Failure::Overloaded { .. } => Ede::OTHER,
         }
     }
@@ -164,6 +170,7 @@ impl Failure {
             Failure::Unreachable(..) => Cause::Unreachable,
             Failure::Closed(..) => Cause::Closed,
             Failure::Tls(..) => Cause::Tls,
+            Failure::Malformed(_) => Cause::Malformed,
             Failure::Local(..)
             | Failure::Busy(_)
             | Failure::NoHealthy
@@ -172,9 +179,9 @@ impl Failure {
         }
     }
 
-    /// Whether it says something about the upstream rather than about this host.
+    /// Whether it says that the upstream cannot be reached. A malformed answer does not: somebody there answers.
     pub(crate) fn blames_upstream(&self) -> bool {
-        self.cause() != Cause::Local
+        !matches!(self.cause(), Cause::Local | Cause::Malformed)
     }
 }
 
@@ -188,6 +195,7 @@ impl fmt::Display for Failure {
             }
             Failure::Closed(_, None) => out.write_str("EOF"),
             Failure::Tls(leg, reason) => write!(out, "{leg}: tls: {reason}"),
+            Failure::Malformed(leg) => write!(out, "{leg}: malformed response"),
             Failure::Busy(leg) => write!(out, "{leg}: too many queries in flight"),
             Failure::NoHealthy => out.write_str("no healthy proxies"),
             Failure::Paced => out.write_str("too many packets to upstreams"),

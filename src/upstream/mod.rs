@@ -19,6 +19,9 @@
 //! connection is lost goes out once more. What was learnt about an upstream is kept in [`Upstreams`], by address, TLS
 //! identity and source address, so pools share it and a reload does not lose it.
 //!
+//! A message with everything right but records that cannot be read is no response. Over UDP a better one may follow, so
+//! waiting goes on; on a connection it fails its attempt.
+//!
 //! The room never caches and never judges what a response says, RCODEs of `failover` and the TC bit excepted. It never
 //! sends clear text where TLS was asked for.
 
@@ -39,6 +42,7 @@ mod tests;
 mod transport;
 
 pub use address::{Address, AddressError, Transport};
+pub use exchange::Exchange;
 pub use failure::{Failure, Leg, Network, Stage};
 pub use pool::{Ask, BuildError, Exchanged, Pool};
 pub use registry::Upstreams;

@@ -55,9 +55,9 @@ pub struct Ask<'a> {
     pub query: &'a [u8],
     /// How the client asked. A truncated answer that cannot be completed over TCP is good for a UDP client only.
     pub client: dns::Protocol,
-    /// Nothing is sent after this.
+    /// When to give up.
     pub budget: Instant,
-    /// When to give up. Between the two only answers to what was sent are waited for.
+    /// Until when [`Exchange::linger`] takes an answer that is only late.
     pub deadline: Instant,
     /// Nobody waits for the answer, so it gives way: one question at a time, and fewer of them.
     pub background: bool,
@@ -155,12 +155,16 @@ impl Pool {
     /// Asks the question until there is a response, nobody is left to ask, or the deadline has come. Must be called
     /// on a tokio runtime with I/O and time.
     pub async fn exchange(&self, ask: Ask<'_>) -> Result<Exchanged, Failure> {
-        let _place = self.enter()?;
+        self.begin(ask)?.run().await
+    }
+
+    /// The same in parts, for who wants to wait on when that has failed.
+    pub fn begin<'a>(&'a self, ask: Ask<'a>) -> Result<Exchange<'a>, Failure> {
+        let place = self.enter()?;
         let now = clock::now();
         let members = self.members.load_full();
         let selection = self.select(&members, &ask, now)?;
-        let mut exchange = Exchange::new(self, members, ask, selection, now);
-        exchange.run().await
+        Ok(Exchange::new(self, members, ask, selection, now, place))
     }
 
     /// Whether every upstream is down: asking brings a failure at once, but for a rare question that is let through.
@@ -267,7 +271,7 @@ impl Pool {
 }
 
 /// A place among the queries in progress.
-struct Place<'a>(&'a AtomicUsize);
+pub(crate) struct Place<'a>(&'a AtomicUsize);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {

@@ -135,6 +135,8 @@ struct Attempt {
     sent: Instant,
     patience: Duration,
     open: bool,
+    /// It has brought something that cannot be read.
+    spoiled: bool,
 }
 
 impl Selection {
@@ -146,7 +148,8 @@ impl Selection {
         for (server, candidate) in servers.iter_mut().zip(candidates) {
             server.candidate = *candidate;
         }
-        let unused = Attempt { server: 0, via: Via::Datagram, sent: now, patience: Duration::ZERO, open: false };
+        let unused =
+            Attempt { server: 0, via: Via::Datagram, sent: now, patience: Duration::ZERO, open: false, spoiled: false };
         Selection {
             rules,
             servers,
@@ -180,7 +183,7 @@ impl Selection {
         match next {
             Some((server, via, why, due)) if due <= now => self.send(server, via, why, now),
             None if !self.attempts().any(|attempt| attempt.open) => Step::Finish,
-            None if self.set_aside != SetAside::Nothing && self.due <= now => Step::Finish,
+            None if !self.waits_to_the_end() && self.due <= now => Step::Finish,
             _ => Step::Wait(self.wake(next.map(|(.., due)| due))),
         }
     }
@@ -213,6 +216,11 @@ impl Selection {
         true
     }
 
+    /// The attempt brought an answer that cannot be read. A better one may follow, so it stays open.
+    pub(crate) fn spoiled(&mut self, attempt: usize) {
+        self.attempts[attempt].spoiled = true;
+    }
+
     /// Too many wrong messages came over UDP: from here on this exchange goes over TCP (RFC 5452 section 9.3).
     pub(crate) fn forged(&mut self, attempt: usize) {
         for attempt in &mut self.attempts {
@@ -236,6 +244,11 @@ impl Selection {
         self.attempts[attempt].open
     }
 
+    /// Whether an attempt brought an answer that cannot be read.
+    pub(crate) fn is_spoiled(&self, attempt: usize) -> bool {
+        self.attempts[attempt].spoiled
+    }
+
     /// The member an attempt went to.
     pub(crate) fn member(&self, attempt: usize) -> u8 {
         self.servers[self.attempts[attempt].server].candidate.member
@@ -254,7 +267,7 @@ impl Selection {
     /// Whether nothing has come from this attempt although patience with it has run out.
     pub(crate) fn is_silent(&self, attempt: usize, now: Instant) -> bool {
         let attempt = &self.attempts[attempt];
-        attempt.open && now.saturating_duration_since(attempt.sent) >= attempt.patience
+        attempt.open && !attempt.spoiled && now.saturating_duration_since(attempt.sent) >= attempt.patience
     }
 
     fn overdue(&self, now: Instant) -> Option<usize> {
@@ -299,7 +312,8 @@ impl Selection {
         if self.silence_tried || self.followed_up || self.set_aside != SetAside::Nothing {
             return None;
         }
-        let silent = self.attempts().find(|attempt| attempt.open && attempt.via == Via::Datagram)?;
+        let silent =
+            self.attempts().find(|attempt| attempt.open && !attempt.spoiled && attempt.via == Via::Datagram)?;
         Some((silent.server, Via::Stream, Why::Silent, self.due.max(self.started + SILENT_FOR)))
     }
 
@@ -314,16 +328,22 @@ impl Selection {
         }
         self.silence_tried |= why == Why::Silent;
         let attempt = self.used;
-        self.attempts[attempt] = Attempt { server, via, sent: now, patience, open: true };
+        self.attempts[attempt] = Attempt { server, via, sent: now, patience, open: true, spoiled: false };
         self.used += 1;
         self.due = now + patience;
         Step::Send { attempt, member: self.servers[server].candidate.member, via, why }
     }
 
+    /// Whether all the time there is goes into waiting for open attempts. With a response set aside, or with every open
+    /// attempt spoiled, patience with the last one is enough.
+    fn waits_to_the_end(&self) -> bool {
+        self.set_aside == SetAside::Nothing && self.attempts().any(|attempt| attempt.open && !attempt.spoiled)
+    }
+
     /// When there is something to do again: the next attempt, the end of the wait for something better than the
     /// response set aside, `read_timeout` of an attempt, or the deadline.
     fn wake(&self, next: Option<Instant>) -> Instant {
-        let waiting = if self.set_aside == SetAside::Nothing { None } else { Some(self.due) };
+        let waiting = if self.waits_to_the_end() { None } else { Some(self.due) };
         let given_up = self
             .rules
             .read_timeout

@@ -44,6 +44,8 @@ pub(crate) enum Mismatch {
     Id,
     /// Another question, or none that can be read.
     Question,
+    /// Records that cannot be read.
+    Malformed,
 }
 
 /// Why a question went over TCP although UDP comes first.
@@ -58,7 +60,8 @@ pub(crate) enum Fallback {
 }
 
 impl Mismatch {
-    const ALL: [Mismatch; 4] = [Mismatch::Short, Mismatch::NotResponse, Mismatch::Id, Mismatch::Question];
+    const ALL: [Mismatch; 5] =
+        [Mismatch::Short, Mismatch::NotResponse, Mismatch::Id, Mismatch::Question, Mismatch::Malformed];
 
     fn name(self) -> &'static str {
         match self {
@@ -66,6 +69,7 @@ impl Mismatch {
             Mismatch::NotResponse => "not_response",
             Mismatch::Id => "id",
             Mismatch::Question => "question",
+            Mismatch::Malformed => "malformed",
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Helpers for the tests of this room: messages, and an upstream on a loopback port that does as it is told.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::spec::{PoolSpec, Target};
@@ -51,6 +52,10 @@ pub(crate) struct Arrival<'a> {
 /// What a [`Responder`] does about it.
 pub(crate) enum Act {
     Send(Vec<u8>),
+    /// Sends over UDP from this address and another port.
+    Stray(IpAddr, Vec<u8>),
+    /// Does nothing for a while.
+    Pause(Duration),
     /// Ends the connection.
     Close,
 }
@@ -132,9 +137,15 @@ impl Responder {
                 seen.datagrams.len() - 1
             };
             for act in (self.handler)(Arrival { network: Network::Udp, number, query }) {
-                if let Act::Send(message) = act {
-                    // Whoever asked may be gone.
-                    let _ = udp.send_to(&message, from).await;
+                // Whoever asked may be gone, so what became of a message is not looked at.
+                match act {
+                    Act::Send(message) => drop(udp.send_to(&message, from).await),
+                    Act::Stray(address, message) => {
+                        let stranger = UdpSocket::bind((address, 0)).await.unwrap();
+                        drop(stranger.send_to(&message, from).await);
+                    }
+                    Act::Pause(time) => sleep(time).await,
+                    Act::Close => {}
                 }
             }
         }
@@ -181,13 +192,18 @@ impl Responder {
                 seen.stream_queries.len() - 1
             };
             for act in (self.handler)(Arrival { network, number, query: &query }) {
-                let Act::Send(message) = act else { return };
-                let framed = [&(message.len() as u16).to_be_bytes()[..], &message].concat();
-                if stream.write_all(&framed).await.is_err() {
+                let octets = match act {
+                    Act::Send(message) => [&(message.len() as u16).to_be_bytes()[..], &message].concat(),
+                    Act::Pause(time) => {
+                        sleep(time).await;
+                        continue;
+                    }
+                    Act::Stray(..) | Act::Close => return,
+                };
+                if stream.write_all(&octets).await.is_err() || stream.flush().await.is_err() {
                     return;
                 }
             }
-            let _ = stream.flush().await;
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::support::wire::*;
 use crate::support::{Agent, Message, Query, answer, time};
 
 /// Kinds of packets that are no answer, as the scripted upstream names them.
-const WRONG: [&str; 8] = ["badid", "port", "wrongq", "wrongtype", "wrongclass", "noqr", "short", "garbage"];
+const WRONG: [&str; 9] = ["badid", "port", "wrongq", "wrongtype", "wrongclass", "noqr", "short", "garbage", "pointer"];
 
 #[test]
 fn c030_packet_with_one_field_wrong_is_no_answer() {
@@ -35,7 +35,17 @@ fn c036_wrong_packets_change_nothing_and_are_counted() {
         .collect();
     let counted: f64 = told.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
     // The one from another port never reaches a connected socket.
-    assert!(counted >= 7.0, "{told:?}");
+    assert!(counted >= 8.0, "{told:?}");
+}
+
+#[test]
+fn c036_unreadable_answers_end_in_servfail_and_say_why() {
+    let (agent, up) = Agent::beside_upstream("cache\n forward . {up}");
+    let reply = agent.ask(&Query::new("pointer.c036.test.", A).edns(1232));
+    assert_eq!((reply.rcode, reply.errors()), (SERVFAIL, vec![24]));
+    assert_eq!(up.count("pointer.c036.test."), 2);
+    assert!(up.seen("pointer.c036.test.").iter().all(|seen| !seen.tcp));
+    assert!(agent.metric("dnslet_upstream_mismatches_total", &[("reason", "malformed")]) >= 2.0);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::time::Instant;
 use dnslet::cache::Cache;
 use dnslet::dns::Protocol;
 use dnslet::observe::Registry;
-use dnslet::resolve::{Client, ClientPolicy, Effect, Event, Flights, Miss, Parts, Resolution, Resolver, Verdict};
+use dnslet::resolve::{
+    Client, ClientPolicy, Effect, Event, Failures, Flights, Miss, Parts, Resolution, Resolver, Verdict,
+};
 use dnslet::routes::{self, Forward};
 use dnslet::upstream::spec::Target;
 use dnslet::upstream::{Failure, Leg, Network, Pool, Stage, Upstreams};
@@ -60,6 +62,7 @@ impl Player {
             pools,
             cache: Cache::new(1 << 20),
             flights: Flights::new(100, 100),
+            failures: Failures::new(1 << 16),
             registry: Arc::clone(&registry),
             clients: ClientPolicy::default(),
             query_log: None,

@@ -9,7 +9,7 @@ use self::upstream::Upstream;
 use dnslet::cache::Cache;
 use dnslet::dns::{Rcode, header};
 use dnslet::observe::Registry;
-use dnslet::resolve::{ClientPolicy, Flights, Parts, Resolver};
+use dnslet::resolve::{ClientPolicy, Failures, Flights, Parts, Resolver};
 use dnslet::routes;
 use dnslet::serve::{Limits, Listener, Places, Setup, Worker};
 use dnslet::sys::clock;
@@ -64,6 +64,7 @@ fn resolver(address: SocketAddr, upstream: &Upstream, lines: &str, blocks: &str,
         pools,
         cache: Cache::new(1 << 20),
         flights: Flights::new(10_000, 10_000),
+        failures: Failures::new(1 << 16),
         registry: registry.clone(),
         clients: ClientPolicy::default(),
         query_log: None,

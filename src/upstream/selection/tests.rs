@@ -24,6 +24,7 @@ enum Fate {
     Rcode(u32),
     Truncated(u32),
     Forged(u32),
+    Spoiled(u32),
 }
 
 /// Plays an exchange and writes down what was done: `send member via @ms` and how it ended.
@@ -43,8 +44,11 @@ fn play(count: u8, change: impl FnOnce(&mut Rules), fate: impl Fn(usize, u8, Via
                 match fate(attempt, member, via) {
                     Fate::Silent => {}
                     Fate::Refused => selection.failed(attempt, now),
-                    fate
-                    @ (Fate::Answer(after) | Fate::Rcode(after) | Fate::Truncated(after) | Fate::Forged(after)) => {
+                    fate @ (Fate::Answer(after)
+                    | Fate::Rcode(after)
+                    | Fate::Truncated(after)
+                    | Fate::Forged(after)
+                    | Fate::Spoiled(after)) => {
                         coming.push((now + after * MS, attempt, fate));
                     }
                 }
@@ -64,6 +68,7 @@ fn play(count: u8, change: impl FnOnce(&mut Rules), fate: impl Fn(usize, u8, Via
                     Fate::Rcode(_) => selection.set_aside(attempt, now),
                     Fate::Truncated(_) if selection.truncated(attempt, now) => {}
                     Fate::Forged(_) => selection.forged(attempt),
+                    Fate::Spoiled(_) => selection.spoiled(attempt),
                     _ => {
                         log.push(format!("answer {attempt} @{}", (now - start).as_millis()));
                         return log;
@@ -147,6 +152,16 @@ fn forgery_ends_udp_for_this_exchange() {
 }
 
 #[test]
+fn a_spoiled_attempt_is_worth_its_patience_and_no_more() {
+    let log = play(1, |_| {}, |_, _, _| Fate::Spoiled(10));
+    assert_eq!(log, ["0 Datagram @0", "0 Datagram @100", "end @300"]);
+    let log = play(2, |_| {}, |_, member, _| if member == 0 { Fate::Spoiled(10) } else { Fate::Answer(20) });
+    assert_eq!(log, ["0 Datagram @0", "1 Datagram @100", "answer 1 @120"]);
+    let log = play(1, |_| {}, |attempt, _, _| if attempt == 0 { Fate::Spoiled(10) } else { Fate::Silent });
+    assert_eq!(log, ["0 Datagram @0", "0 Datagram @100", "0 Stream @1500", "end @4000"]);
+}
+
+#[test]
 fn read_timeout_ends_an_attempt_and_the_exchange_with_the_last_one() {
     let log = play(1, |rules| rules.read_timeout = Some(300 * MS), |_, _, _| Fate::Silent);
     assert_eq!(log, ["0 Datagram @0", "0 Datagram @100", "give up 0 @300", "give up 1 @400", "end @400"]);
@@ -170,12 +185,13 @@ fn whatever_happens_the_limits_hold_and_it_ends() {
         let log = play(
             servers,
             |rules| rules.read_timeout = choice.random_bool(0.5).then_some(500 * MS),
-            |attempt, _, via| match StdRng::seed_from_u64(salt ^ attempt as u64).random_range(0..6) {
+            |attempt, _, via| match StdRng::seed_from_u64(salt ^ attempt as u64).random_range(0..7) {
                 0 => Fate::Silent,
                 1 => Fate::Refused,
                 2 => Fate::Rcode(700),
                 3 if via == Via::Datagram => Fate::Truncated(30),
                 4 if via == Via::Datagram => Fate::Forged(150),
+                5 if via == Via::Datagram => Fate::Spoiled(20),
                 _ => Fate::Silent,
             },
         );

@@ -4,3 +4,4 @@ mod certificates;
 mod choice;
 mod datagrams;
 mod streams;
+mod wrong;

@@ -14,7 +14,7 @@ use crate::upstream::testing::*;
 use crate::upstream::{Network, Pool, Upstreams};
 
 /// Runs `check` over TCP and over TLS with a responder that does what `handler` says.
-async fn over_both<H, C>(name: &str, reset: bool, handler: impl Fn() -> H, check: C)
+pub(super) async fn over_both<H, C>(name: &str, reset: bool, handler: impl Fn() -> H, check: C)
 where
     H: Fn(Arrival<'_>) -> Vec<Act> + Send + Sync + 'static,
     C: AsyncFn(Network, Upstreams, Arc<Pool>, Responder),

@@ -260,31 +260,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn hand_out(&mut self, message: std::ops::Range<usize>, now: Instant) {
         let message = &self.input[message];
-        let verdict = match message {
-            [high, low, ..] => {
-                let id = u16::from_be_bytes([*high, *low]);
-                match self.table.get(&id) {
-                    Some(pending) => accept(&pending.request.query, id, message).map(|answer| (id, answer)),
-                    None => Err(Mismatch::Id),
-                }
-            }
-            _ => Err(Mismatch::Short),
+        let Some((high, low)) = message.first().zip(message.get(1)) else {
+            self.tally.mismatch(Mismatch::Short);
+            self.wrong += 1;
+            return;
         };
-        match verdict {
-            Ok((id, answer)) => {
-                let pending = self.table.remove(&id).expect("it was just looked up");
-                self.load.answered();
-                self.active = now;
-                self.silent = 0;
-                self.wrong = 0;
-                // Whoever asked may have been answered by another upstream meanwhile.
-                let _ = pending.request.reply.send(Ok(answer));
+        let id = u16::from_be_bytes([*high, *low]);
+        let pending = self.table.get(&id).ok_or(Mismatch::Id);
+        match pending.and_then(|pending| accept(&pending.request.query, id, message)) {
+            Ok(answer) => self.settle(id, Ok(answer), now),
+            // On a connection of our own this is what the upstream has to say, and nothing better will come.
+            Err(reason @ Mismatch::Malformed) => {
+                self.tally.mismatch(reason);
+                self.settle(id, Err(Failure::Malformed(self.leg)), now);
             }
             Err(reason) => {
                 self.tally.mismatch(reason);
                 self.wrong += 1;
             }
         }
+    }
+
+    fn settle(&mut self, id: u16, result: Result<Vec<u8>, Failure>, now: Instant) {
+        let pending = self.table.remove(&id).expect("it was just looked up");
+        self.load.answered();
+        self.active = now;
+        self.silent = 0;
+        self.wrong = 0;
+        // Whoever asked may have been answered by another upstream meanwhile.
+        let _ = pending.request.reply.send(result);
     }
 
     /// Sweeps the table, ends what is idle or old, and sets the timer anew. Whether the connection is dead.

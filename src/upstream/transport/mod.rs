@@ -15,6 +15,7 @@ use super::tally::{Mismatch, Tally};
 use crate::dns::Rcode;
 use crate::dns::header::{self, Count, LENGTH};
 use crate::dns::question::{echoes, question_end};
+use crate::dns::record::well_formed;
 
 /// One question on its way to one upstream. Dropping it gives up.
 pub(crate) enum Attempt {
@@ -29,6 +30,8 @@ pub(crate) enum Attempt {
 pub(crate) enum Event {
     /// The answer, with the ID of the query as it was given.
     Answer(Vec<u8>),
+    /// A message with everything right but its records, which cannot be read. The attempt goes on.
+    Spoiled,
     /// So many wrong messages that somebody may be guessing.
     Forged,
     /// Nothing will come.
@@ -58,7 +61,8 @@ impl Attempt {
 /// the ID of `query`.
 ///
 /// A server that could not read or will not serve a query may answer with a header and nothing else. Such an error
-/// is an answer too; it is given the question it belongs to.
+/// is an answer too; it is given the question it belongs to. A truncated answer may promise more records than it holds;
+/// any other is whole or no answer.
 pub(crate) fn accept(query: &[u8], id: u16, message: &[u8]) -> Result<Vec<u8>, Mismatch> {
     if message.len() < LENGTH {
         return Err(Mismatch::Short);
@@ -76,6 +80,10 @@ pub(crate) fn accept(query: &[u8], id: u16, message: &[u8]) -> Result<Vec<u8>, M
     } else {
         return Err(Mismatch::Question);
     };
+    let question_end = question_end(query).ok_or(Mismatch::Question)?;
+    if !header::truncated(&answer) && !well_formed(&answer, question_end) {
+        return Err(Mismatch::Malformed);
+    }
     header::set_id(&mut answer, header::id(query));
     Ok(answer)
 }
@@ -120,6 +128,12 @@ mod tests {
         assert_eq!(accept(&asked, 99, &query("www.example.org.", 99)), Err(Mismatch::NotResponse));
         assert_eq!(accept(&asked, 99, &answer(&query("x.example.org.", 99), Rcode::NOERROR)), Err(Mismatch::Question));
         assert_eq!(accept(&asked, 99, &good[..20]), Err(Mismatch::Question));
+
+        let mut promising = good.clone();
+        header::set_count(&mut promising, Count::Answer, 1);
+        assert_eq!(accept(&asked, 99, &promising), Err(Mismatch::Malformed));
+        promising[2] |= header::TC;
+        assert!(accept(&asked, 99, &promising).is_ok(), "half an answer tells that there is a whole one");
     }
 
     #[test]

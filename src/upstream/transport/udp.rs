@@ -12,9 +12,10 @@ use rand::RngExt;
 use socket2::{Domain, Socket, Type};
 
 use super::{Event, accept, cut};
+use crate::dns::header;
 use crate::sys::datagram::Datagram;
 use crate::upstream::failure::{Failure, Leg, Network, Stage};
-use crate::upstream::tally::Tally;
+use crate::upstream::tally::{Mismatch, Tally};
 
 /// The largest answer taken as it is. We advertise far less (RFC 9715 section 3), so larger ones are cut.
 const LARGEST: usize = 4096;
@@ -58,6 +59,10 @@ impl Question {
                 Ok(length) => length,
                 Err(error) => return Poll::Ready(Event::Failed(Failure::from_io(&error, self.leg()))),
             };
+            if length > LARGEST {
+                // Its end is missing here, whatever the server meant.
+                buffer[2] |= header::TC;
+            }
             match accept(query, self.id, &buffer[..length]) {
                 Ok(mut answer) => {
                     if length > LARGEST {
@@ -68,6 +73,9 @@ impl Question {
                 Err(reason) => {
                     tally.mismatch(reason);
                     *wrong += 1;
+                    if reason == Mismatch::Malformed {
+                        return Poll::Ready(Event::Spoiled);
+                    }
                 }
             }
         }

@@ -1,0 +1,187 @@
+//! What memory has for a query: an answer that is fresh, one that has expired, or a failure.
+
+use std::sync::Arc;
+
+use crate::cache::settings::ServeStale;
+use crate::cache::{Class, Entry, Settings};
+use crate::dns::{Ede, Explained, Query, Rcode, reply};
+use crate::observe::{self, Event, Plugin};
+
+use super::answer::Verdict;
+use super::asked::WHOLE_NAME;
+use super::bits::Bits;
+use super::miss::Miss;
+use super::outcome::Outcome;
+use super::resolver::Resolver;
+use super::way::Way;
+
+/// The TTL of stale replies where the Corefile names none, in seconds (RFC 8767 section 4).
+const STALE_TTL: u32 = 30;
+
+/// What the cache has for a query.
+enum Found {
+    Fresh(Arc<Entry>),
+    Stale(Arc<Entry>),
+    Absent,
+}
+
+impl Resolver {
+    /// Answers from the cache, or from the memory of a failure, if they have something.
+    pub(super) fn look_up(
+        self: &Arc<Self>,
+        way: &Way<'_>,
+        settings: &Settings,
+        query: &mut Query<'_>,
+        out: &mut [u8],
+    ) -> Verdict {
+        match self.find(way, settings, query) {
+            Found::Fresh(entry) => self.hit(way, settings, query, &entry, out),
+            Found::Stale(entry) => {
+                let stale = settings.serve_stale.as_ref().expect("stale entries are found only where they are used");
+                self.stale(way, stale, query, entry, out)
+            }
+            Found::Absent => match self.failed(way, query) {
+                Some(failure) => self.fail_again(way, query, &failure, out),
+                None => {
+                    way.slab.cache_miss();
+                    self.miss(way, query, None, out)
+                }
+            },
+        }
+    }
+
+    /// How this very question failed a short time ago.
+    fn failed(&self, way: &Way<'_>, query: &mut Query<'_>) -> Option<Arc<Outcome>> {
+        let (qtype, bits) = (query.qtype, Bits::of(query).flying());
+        let key = self.cache.key(way.route.fingerprint, query.key(qtype, bits));
+        self.failures.get(&key, way.now, self.recoveries(way.route_index))
+    }
+
+    fn fail_again(&self, way: &Way<'_>, query: &Query<'_>, failure: &Outcome, out: &mut [u8]) -> Verdict {
+        self.watch_for_loops(way, query);
+        way.slab.cache_hit(observe::Class::Denial);
+        self.registry.worker(way.worker).count(Event::FailedAgain);
+        let length = failure.write(query, way.limit(query, out), true, out);
+        self.finish(way, query, failure.rcode(), Plugin::Cache, &mut out[..length], way.now);
+        Verdict::Reply(length)
+    }
+
+    fn find(&self, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>) -> Found {
+        let bits = Bits::of(query).cached();
+        let (qtype, fingerprint) = (query.qtype, way.route.fingerprint);
+        let exact = match self.cache.get(&self.cache.key(fingerprint, query.key(qtype, bits))) {
+            Some(entry) if entry.is_fresh(way.now) => return Found::Fresh(entry),
+            other => other,
+        };
+        // A missing name has no type at all (RFC 2308 section 5).
+        let whole = match self.cache.get(&self.cache.key(fingerprint, query.key(WHOLE_NAME, bits))) {
+            Some(entry) if entry.is_fresh(way.now) => return Found::Fresh(entry),
+            other => other,
+        };
+        let Some(stale) = settings.serve_stale.as_ref().filter(|_| query.recursion_desired()) else {
+            return Found::Absent;
+        };
+        let usable = |entry: &Arc<Entry>| entry.expired_for(way.now) < stale.duration;
+        match (exact.filter(usable), whole.filter(usable)) {
+            (Some(exact), Some(whole)) => Found::Stale(newer(exact, whole, stale)),
+            (Some(entry), None) | (None, Some(entry)) => Found::Stale(entry),
+            (None, None) => Found::Absent,
+        }
+    }
+
+    fn hit(
+        self: &Arc<Self>,
+        way: &Way<'_>,
+        settings: &Settings,
+        query: &mut Query<'_>,
+        entry: &Arc<Entry>,
+        out: &mut [u8],
+    ) -> Verdict {
+        way.slab.cache_hit(counted(entry.class));
+        let whole = || u32::try_from(entry.seconds()).unwrap_or(u32::MAX);
+        let ttl = if settings.keepttl { whole() } else { entry.remaining(way.now) };
+        let length = self.write_kept(way, query, entry, ttl, None, out);
+        let renew = settings.prefetch.as_ref().is_some_and(|prefetch| {
+            query.recursion_desired()
+                && entry.wants_prefetch(way.now, prefetch)
+                && entry.try_refresh(way.now, self.recoveries(way.route_index))
+        });
+        if renew {
+            way.slab.prefetch();
+            return Verdict::Refresh(length, Miss::refresh(self.clone(), way, query, entry.clone()));
+        }
+        Verdict::Reply(length)
+    }
+
+    fn stale(
+        self: &Arc<Self>,
+        way: &Way<'_>,
+        stale: &ServeStale,
+        query: &mut Query<'_>,
+        entry: Arc<Entry>,
+        out: &mut [u8],
+    ) -> Verdict {
+        let (recoveries, down) = (self.recoveries(way.route_index), self.is_down(way, query));
+        let waits = stale.verify && !down && !entry.refresh_paused(way.now, recoveries);
+        if waits && self.failed(way, query).is_none() {
+            way.slab.cache_miss();
+            return self.miss(way, query, Some(entry), out);
+        }
+        way.slab.cache_hit(counted(entry.class));
+        let length = self.write_stale(way, stale, query, &entry, out);
+        // Nobody to be asked: what is down is probed anyway, and the first query after that refreshes.
+        if !down && entry.try_refresh(way.now, recoveries) {
+            way.slab.prefetch();
+            return Verdict::Refresh(length, Miss::refresh(self.clone(), way, query, entry));
+        }
+        Verdict::Reply(length)
+    }
+
+    /// Whether every upstream that could be asked is down.
+    fn is_down(&self, way: &Way<'_>, query: &Query<'_>) -> bool {
+        let forward = way.route.forwards.iter().position(|forward| forward.matches(query.name()));
+        forward.is_some_and(|index| self.lines[way.route_index].pools[index].is_down())
+    }
+
+    /// Writes a reply from an expired entry.
+    pub(super) fn write_stale(
+        &self,
+        way: &Way<'_>,
+        stale: &ServeStale,
+        query: &Query<'_>,
+        entry: &Entry,
+        out: &mut [u8],
+    ) -> usize {
+        way.slab.served_stale();
+        let code = if entry.response.rcode() == Rcode::NXDOMAIN { Ede::STALE_NXDOMAIN } else { Ede::STALE_ANSWER };
+        let explained = Explained { code, text: "" };
+        self.write_kept(way, query, entry, stale.response_ttl.unwrap_or(STALE_TTL), Some(explained), out)
+    }
+
+    fn write_kept(
+        &self,
+        way: &Way<'_>,
+        query: &Query<'_>,
+        entry: &Entry,
+        ttl: u32,
+        explained: Option<Explained<'_>>,
+        out: &mut [u8],
+    ) -> usize {
+        let shape = reply::Shape { ttl: Some(ttl), explained, limit: way.limit(query, out) };
+        let length = reply::write(query, &entry.response, shape, out);
+        self.finish(way, query, entry.response.rcode(), Plugin::Cache, &mut out[..length], way.now);
+        length
+    }
+}
+
+fn newer(exact: Arc<Entry>, whole: Arc<Entry>, stale: &ServeStale) -> Arc<Entry> {
+    let positive = stale.prefer_positive && exact.class == Class::Success;
+    if positive || exact.stored >= whole.stored { exact } else { whole }
+}
+
+fn counted(class: Class) -> observe::Class {
+    match class {
+        Class::Success => observe::Class::Success,
+        Class::Denial => observe::Class::Denial,
+    }
+}

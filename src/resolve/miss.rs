@@ -1,0 +1,254 @@
+//! A query whose reply has to be awaited: it joins a flight and writes its reply from the outcome.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cache::Entry;
+use crate::dns::header::{self, Count};
+use crate::dns::{Ede, Protocol, Query, reply};
+use crate::observe::{Event, Plugin};
+use crate::sys::clock;
+
+use super::asked::Asked;
+use super::drive;
+use super::flights::{Full, Place, Waiter};
+use super::outcome::{self, Cause, Failed, Outcome};
+use super::party::{Party, last_two_labels};
+use super::resolver::Resolver;
+use super::way::{Client, Way};
+
+/// How long `verify` waits for the upstream before it uses an expired entry (RFC 8767 section 5).
+const STALE_TIMER: Duration = Duration::from_millis(1800);
+
+/// A longer message of a client is not kept as it is while its answer is waited for.
+const LONG_MESSAGE: usize = 1232;
+
+/// The pause after a refresh that failed, where the Corefile names none (RFC 8767 section 5).
+const REFRESH_PAUSE: Duration = Duration::from_secs(30);
+
+/// The pause after a refresh for which nobody could be asked.
+const SHED_PAUSE: Duration = Duration::from_secs(1);
+
+/// A query whose reply has to be awaited, or a refresh.
+pub struct Miss {
+    resolver: Arc<Resolver>,
+    asked: Asked,
+    worker: usize,
+    zone: usize,
+    client: Client,
+    started: Instant,
+    message: Box<[u8]>,
+    /// An expired entry: for a query what it gets if the upstream does not answer in time, for a refresh what is renewed.
+    old: Option<Arc<Entry>>,
+}
+
+impl Miss {
+    pub(super) fn new(
+        resolver: Arc<Resolver>,
+        way: &Way<'_>,
+        query: &mut Query<'_>,
+        stale: Option<Arc<Entry>>,
+    ) -> Miss {
+        Miss {
+            asked: Asked::of(&resolver, way, query),
+            resolver,
+            worker: way.worker,
+            zone: way.zone,
+            client: *way.client,
+            started: way.now,
+            message: kept_message(query),
+            old: stale,
+        }
+    }
+
+    pub(super) fn refresh(resolver: Arc<Resolver>, way: &Way<'_>, query: &mut Query<'_>, old: Arc<Entry>) -> Miss {
+        Miss { message: Box::default(), ..Miss::new(resolver, way, query, Some(old)) }
+    }
+
+    /// What is asked.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Whether nobody waits for this one.
+    pub fn is_refresh(&self) -> bool {
+        self.message.is_empty()
+    }
+
+    /// Waits for the outcome and writes the reply, a whole message, into `out`. Of a refresh there is none.
+    pub async fn resolve(self, out: &mut Vec<u8>) {
+        out.clear();
+        let counts = self.resolver.registry.worker(self.worker);
+        let waiter = match self.resolver.flights.join(self.asked.flight.clone(), &self.party()) {
+            Place::Waits(waiter) => {
+                counts.count(Event::FlightJoined);
+                waiter
+            }
+            Place::Leads(leader, waiter) => {
+                // A task of its own: it goes on when this client hangs up, and a panic in it is caught.
+                let flight_task =
+                    drive::fly(self.resolver.clone(), self.worker, self.asked.clone(), self.is_refresh(), leader);
+                tokio::task::spawn_local(flight_task);
+                waiter
+            }
+            Place::Full(full) => {
+                counts.count(match full {
+                    Full::Total => Event::ShedFlights,
+                    Full::Client => Event::ShedClient,
+                    Full::Zone => Event::ShedZone,
+                });
+                return self.shed(out);
+            }
+        };
+        if self.is_refresh() {
+            let outcome = waiter.outcome().await;
+            return self.refreshed(&outcome, clock::now());
+        }
+        match self.outcome_or_stale(&waiter).await {
+            Some(outcome) => self.finish(&outcome, out),
+            None => self.finish_stale(out),
+        }
+    }
+
+    /// Writes the reply for a query that there is no room to wait for: from an expired entry, if there is one.
+    pub fn shed(self, out: &mut Vec<u8>) {
+        out.clear();
+        match &self.old {
+            Some(old) if self.is_refresh() => self.paused(old, SHED_PAUSE, clock::now()),
+            Some(_) => self.finish_stale(out),
+            None => self.finish(&shed(), out),
+        }
+    }
+
+    /// Writes the reply from an outcome.
+    pub fn finish(&self, outcome: &Outcome, out: &mut Vec<u8>) {
+        if self.client.protocol == Protocol::Tcp && outcome.is_truncated() {
+            // The one who asked first came by UDP, where half an answer is better than none.
+            let text = "the upstream truncates its answer, and gives no whole one over TCP";
+            return self.finish(&Failed::new(Cause::Answer, Ede::INVALID_DATA, text).into(), out);
+        }
+        let rcode = outcome.rcode();
+        let plugin = match outcome {
+            Outcome::Failed(_) => Plugin::None,
+            _ if self.way().route.cache.is_some() => Plugin::Cache,
+            _ => Plugin::Forward,
+        };
+        self.write(out, outcome.room(), |way, query, out| {
+            if outcome.is_unusable() && way.route.cache.is_some() {
+                way.slab.cache_drop();
+            }
+            let length = outcome.write(query, way.limit(query, out), false, out);
+            self.resolver.finish(way, query, rcode, plugin, &mut out[..length], clock::now());
+            length
+        });
+    }
+
+    /// Ends a refresh: after a failure there is a pause before the next.
+    pub fn refreshed(&self, outcome: &Outcome, now: Instant) {
+        let Some(old) = &self.old else { return };
+        match outcome.is_answer() {
+            true => old.refresh_ended(now, None, 0),
+            false => self.paused(old, self.pause(outcome), now),
+        }
+    }
+
+    /// The outcome, or `None` when an expired entry should be used instead.
+    async fn outcome_or_stale(&self, waiter: &Waiter) -> Option<Arc<Outcome>> {
+        let Some(old) = &self.old else { return Some(self.outcome(waiter).await) };
+        let timer = self.stale_settings().and_then(|stale| stale.verify_timeout).unwrap_or(STALE_TIMER);
+        let outcome = tokio::time::timeout_at((self.started + timer).into(), waiter.outcome()).await.ok();
+        if outcome.as_ref().is_some_and(|outcome| outcome.is_answer()) {
+            return outcome;
+        }
+        let pause = outcome.map_or(self.recheck(), |outcome| self.pause(&outcome));
+        self.paused(old, pause, clock::now());
+        None
+    }
+
+    /// The outcome, or a failure when this client cannot wait any longer.
+    async fn outcome(&self, waiter: &Waiter) -> Arc<Outcome> {
+        if !waiter.is_late() {
+            // It lands by the deadline of the one who asked first.
+            return waiter.outcome().await;
+        }
+        match tokio::time::timeout_at(self.asked.deadline.into(), waiter.outcome()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Arc::new(late()),
+        }
+    }
+
+    fn finish_stale(&self, out: &mut Vec<u8>) {
+        let (Some(old), Some(stale)) = (&self.old, self.stale_settings()) else { return };
+        let room = outcome::room(&old.response).max(reply::CLASSIC_SIZE);
+        self.write(out, room, |way, query, out| self.resolver.write_stale(way, stale, query, old, out));
+    }
+
+    fn write(&self, out: &mut Vec<u8>, room: usize, write: impl FnOnce(&Way<'_>, &Query<'_>, &mut [u8]) -> usize) {
+        let query = Query::parse(&self.message).expect("it was parsed before it missed");
+        out.resize(room.min(usize::from(u16::MAX)), 0);
+        let length = write(&self.way(), &query, out);
+        out.truncate(length);
+    }
+
+    fn party(&self) -> Party {
+        let route = self.resolver.routes.routes[self.asked.route].fingerprint;
+        Party {
+            client: (!self.is_refresh()).then(|| self.client.peer.ip().to_canonical()),
+            zone: self.resolver.cache.key(route, last_two_labels(&self.asked.name)).hash(),
+        }
+    }
+
+    fn way(&self) -> Way<'_> {
+        let door = &self.resolver.doors[usize::from(self.client.listen)];
+        Way {
+            worker: self.worker,
+            now: self.started,
+            client: &self.client,
+            route_index: self.asked.route,
+            route: &self.resolver.routes.routes[self.asked.route],
+            zone: self.zone,
+            slab: door.meters[self.zone].worker(self.worker),
+        }
+    }
+
+    fn stale_settings(&self) -> Option<&crate::cache::settings::ServeStale> {
+        self.resolver.routes.routes[self.asked.route].cache.as_ref()?.serve_stale.as_ref()
+    }
+
+    /// The pause after a refresh that ended so.
+    fn pause(&self, outcome: &Outcome) -> Duration {
+        if outcome.is_remembered() { self.recheck() } else { SHED_PAUSE }
+    }
+
+    fn recheck(&self) -> Duration {
+        self.stale_settings().and_then(|stale| stale.failure_recheck).unwrap_or(REFRESH_PAUSE)
+    }
+
+    fn paused(&self, old: &Entry, pause: Duration, now: Instant) {
+        old.refresh_ended(now, Some(pause), self.resolver.recoveries(self.asked.route));
+    }
+}
+
+/// As much of a client's message as its reply needs: all of it, unless it is so long that many of them would add up.
+fn kept_message(query: &Query<'_>) -> Box<[u8]> {
+    if query.message.len() <= LONG_MESSAGE {
+        return query.message.into();
+    }
+    let mut message = query.message[..query.question_end].to_vec();
+    for section in [Count::Answer, Count::Authority, Count::Additional] {
+        header::set_count(&mut message, section, 0);
+    }
+    if let Some(edns) = query.edns {
+        header::set_count(&mut message, Count::Additional, 1);
+        edns.write_bare(&mut message);
+    }
+    message.into()
+}
+
+fn late() -> Outcome {
+    Failed::new(Cause::Timeout, Ede::NO_REACHABLE_AUTHORITY, "no upstream has answered in time").into()
+}
+
+fn shed() -> Outcome {
+    Failed::new(Cause::Shed, Ede::OTHER, "too many queries are waiting for an upstream").into()
+}

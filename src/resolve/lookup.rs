@@ -121,16 +121,16 @@ impl Resolver {
         entry: Arc<Entry>,
         out: &mut [u8],
     ) -> Verdict {
-        let (recoveries, down) = (self.recoveries(way.route_index), self.is_down(way, query));
-        let waits = stale.verify && !down && !entry.refresh_paused(way.now, recoveries);
-        if waits && self.failed(way, query).is_none() {
+        let recoveries = self.recoveries(way.route_index);
+        // What is down is probed anyway, and what failed a moment ago is not asked again: no hope, nobody asked.
+        let hope = !self.is_down(way, query) && self.failed(way, query).is_none();
+        if stale.verify && hope && !entry.refresh_paused(way.now, recoveries) {
             way.slab.cache_miss();
             return self.miss(way, query, Some(entry), out);
         }
         way.slab.cache_hit(counted(entry.class));
         let length = self.write_stale(way, stale, query, &entry, out);
-        // Nobody to be asked: what is down is probed anyway, and the first query after that refreshes.
-        if !down && entry.try_refresh(way.now, recoveries) {
+        if hope && entry.try_refresh(way.now, recoveries) {
             way.slab.prefetch();
             return Verdict::Refresh(length, Miss::refresh(self.clone(), way, query, entry));
         }

@@ -4,11 +4,13 @@
 //! only as a whole, by a new one being published in [`Shared`]. `serve` hands each message to [`Resolver::answer`], which
 //! runs without waiting and gives back a [`Verdict`]: the reply, silence, or a [`Miss`] to be awaited.
 //!
-//! Example: `A web.example.org` from a pod. `answer` parses it, finds the block `.`, makes the key and asks the cache. It
-//! is there: the entry is copied into the reply, ID, spelling and TTLs patched, done. It is not: a [`Miss`]. Awaited, it
-//! joins the flight of that key; the first one there starts it: a [`Resolution`], a state machine without I/O, says which
-//! pool to ask and is told what came back; `accept` takes from it what belongs to the question, `settle` stores it, and
-//! the flight lands for everyone who waits. A refresh is a miss that nobody waits for.
+//! Example: `A web.example.org` from a pod. `answer` parses it and finds the block `.`; `lookup` makes the key and asks
+//! the cache. It is there: the entry is copied into the reply, ID, spelling and TTLs patched, done. It has expired, and
+//! everybody who could be asked is down: the same, as a stale reply. The question failed a moment ago, and [`Failures`]
+//! remembers how: that failure again. Otherwise it is a [`Miss`]. Awaited, it joins the flight of that key; the first one
+//! there starts it: a [`Resolution`], a state machine without I/O, says which pool to ask and is told what came back;
+//! `accept` takes from it what belongs to the question, `settle` stores it, and the flight lands for everyone who waits. A
+//! refresh is a miss that nobody waits for.
 //!
 //! The room never touches a client's socket.
 

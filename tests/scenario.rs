@@ -1,6 +1,8 @@
 //! The resolver without sockets and without waiting: each file in `tests/scenarios/` is a story of queries, upstream
 //! answers and passing time. `script` is the language, `play` plays it.
+//! `outage` is a story too long for a file.
 
+mod outage;
 mod play;
 mod script;
 mod text;
@@ -22,7 +24,7 @@ macro_rules! scenarios {
     };
 }
 
-scenarios! { cname disable dnssec edns keepttl negative prefetch serve_stale truncation ttl }
+scenarios! { cname disable dnssec edns keepttl negative prefetch serve_stale stale_chain truncation ttl }
 
 #[test]
 fn every_scenario_is_played() {

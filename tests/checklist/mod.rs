@@ -1,5 +1,6 @@
 //! One test, or several, per rule of docs/compliance.md, named after the rule's number there: `format` holds 1-14,
-//! `proxy` 20-29, `accept` 30-38, `caching` and `dnssec` 40-56, `edns` 80-93, `failures` 60-72 and 89, `transport` 100-112, `odd` 130-142.
+//! `proxy` 20-29, `accept` 30-38, `caching` and `dnssec` 40-56, `failures` 60-72 and 89, `stale` 65-71, `edns` 80-93,
+//! `transport` 100-112, `odd` 130-142.
 //! All of them ask the built binary beside a scripted upstream.
 
 mod accept;
@@ -10,6 +11,7 @@ mod failures;
 mod format;
 mod odd;
 mod proxy;
+mod stale;
 mod transport;
 
 use crate::support::{Agent, Upstream};

@@ -20,7 +20,7 @@ use super::text;
 use crate::support::{Message, Query, time};
 
 /// The resolver and the world around it.
-struct Player {
+pub(super) struct Player {
     resolver: Arc<Resolver>,
     registry: Arc<Registry>,
     now: Instant,
@@ -43,7 +43,7 @@ pub fn run(text: &str) {
 }
 
 impl Player {
-    fn new(config: &str) -> Player {
+    pub(super) fn new(config: &str) -> Player {
         let text = format!(".:53 {{\nbind 127.0.0.1\nprometheus 127.0.0.1:9253\n{config}\n}}\n");
         let routes = Arc::new(routes::check_text("scenario", &text).unwrap_or_else(|wrong| panic!("{wrong}")));
         let upstreams = Upstreams::new();
@@ -60,7 +60,7 @@ impl Player {
         let resolver = Arc::new(Resolver::new(Parts {
             routes,
             pools,
-            cache: Cache::new(1 << 20),
+            cache: Cache::new(16 << 20),
             flights: Flights::new(100, 100),
             failures: Failures::new(1 << 16),
             registry: Arc::clone(&registry),
@@ -78,7 +78,7 @@ impl Player {
         }
     }
 
-    fn play(&mut self, step: Step) -> Result<(), String> {
+    pub(super) fn play(&mut self, step: Step) -> Result<(), String> {
         match step {
             Step::Upstream { name, kind, entry } => drop(self.upstream.insert((name, kind), entry)),
             Step::Query { query, tcp } => self.query(query, tcp)?,
@@ -89,14 +89,10 @@ impl Player {
                 reply.check_against(query);
                 same(&text::reply(&reply), &expected)?;
             }
-            Step::Asked(expected) => same(&std::mem::take(&mut self.asked), &expected)?,
+            Step::Asked(expected) => same(&self.take_asked(), &expected)?,
             Step::Refresh => {
-                let refreshes = std::mem::take(&mut self.refreshes);
-                if refreshes.is_empty() {
+                if self.refresh()? == 0 {
                     return Err("nothing runs in the background".to_owned());
-                }
-                for refresh in refreshes {
-                    self.resolve(refresh)?;
                 }
             }
             Step::Check { metric, value } => {
@@ -107,6 +103,24 @@ impl Player {
             }
         }
         Ok(())
+    }
+
+    /// Lets run what waits to run in the background; returns how much that was.
+    pub(super) fn refresh(&mut self) -> Result<usize, String> {
+        let refreshes = std::mem::take(&mut self.refreshes);
+        let count = refreshes.len();
+        refreshes.into_iter().try_for_each(|refresh| self.resolve(refresh).map(drop))?;
+        Ok(count)
+    }
+
+    /// The upstream queries since the last call.
+    pub(super) fn take_asked(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// The reply to the last query, taken apart.
+    pub(super) fn reply(&self) -> Option<Message> {
+        self.last.as_ref().and_then(|(_, raw)| Message::parse(raw))
     }
 
     fn query(&mut self, query: Query, tcp: bool) -> Result<(), String> {

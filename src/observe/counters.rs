@@ -141,6 +141,8 @@ table! {
         "Questions sent to an upstream again.";
     UPSTREAM_FALLBACKS = "dnslet_upstream_tcp_fallbacks_total" Counter Source Absent ["to" "reason"]
         "Questions that went over TCP although UDP comes first.";
+    UPSTREAM_EDNS_FALLBACKS = "dnslet_upstream_edns_fallbacks_total" Counter Source Absent ["to"]
+        "Questions asked again without EDNS.";
     UPSTREAM_MISMATCHES = "dnslet_upstream_mismatches_total" Counter Source Absent ["to" "reason"]
         "Messages from an upstream's address that matched no question in flight.";
     UPSTREAM_RTT = "dnslet_upstream_rtt_seconds" Gauge Source Absent ["to"]

@@ -218,13 +218,13 @@ fn extended(message: &[u8], opt: &Record) -> Rcode {
 }
 
 /// The query that goes upstream: our own header and OPT around the client's question (RFC 6891 section 6.2.6: options
-/// of one leg are not those of the other); `size` is that of our OPT, if there is to be one. The ID is 0.
-pub(super) fn upstream_query(asked: &Asked, size: Option<u16>) -> Vec<u8> {
+/// of one leg are not those of the other); `size` is that of our OPT. The ID is 0.
+pub(super) fn upstream_query(asked: &Asked, size: u16) -> Vec<u8> {
     let query = Outgoing {
         recursion_desired: asked.bits.recursion_desired(),
         authentic_data: true,
         checking_disabled: asked.bits.checking_disabled(),
-        edns: size.map(|size| (size, asked.bits.dnssec_ok())),
+        edns: Some((size, asked.bits.dnssec_ok())),
         ..Outgoing::plain(&asked.name, asked.qtype, asked.qclass)
     };
     query.to_wire(0)

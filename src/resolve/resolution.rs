@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::dns::{Ede, Rcode, Response, question};
+use crate::dns::{Ede, Rcode, Response};
 use crate::upstream::Failure;
 
 use super::accept::{self, Mismatch};
@@ -33,7 +33,6 @@ pub enum Effect {
 pub struct Resolution {
     asked: Asked,
     query: Arc<[u8]>,
-    with_edns: bool,
     forward: usize,
 }
 
@@ -42,8 +41,8 @@ impl Resolution {
     pub fn start(resolver: &Resolver, asked: Asked) -> (Resolution, Effect) {
         let route = &resolver.routes.routes[asked.route];
         let size = route.bufsize.unwrap_or(crate::dns::edns::OWN_SIZE).min(crate::dns::edns::OWN_SIZE);
-        let query = accept::upstream_query(&asked, Some(size)).into();
-        let mut resolution = Resolution { asked, query, with_edns: true, forward: 0 };
+        let query = accept::upstream_query(&asked, size).into();
+        let mut resolution = Resolution { asked, query, forward: 0 };
         if resolver.lines[resolution.asked.route].guard.as_ref().is_some_and(|guard| guard.detected()) {
             let text = "a forwarding loop was detected: what this server forwards comes back to it";
             return (resolution, done(Failed::new(Cause::Loop, Ede::OTHER, text)));
@@ -81,12 +80,6 @@ impl Resolution {
             Ok(response) => response,
             Err(mismatch) => return self.over(resolver, unusable(mismatch).into(), now),
         };
-        if self.with_edns && rejects_edns(&response, message) {
-            // One retry in classic DNS (RFC 6891 section 6.2.2).
-            self.with_edns = false;
-            self.query = accept::upstream_query(&self.asked, None).into();
-            return Effect::Ask(self.forward);
-        }
         if let Some(next) = self.next_forward(resolver, &response) {
             self.forward = next;
             return Effect::Ask(next);
@@ -132,11 +125,6 @@ impl Resolution {
         let forwards = &resolver.routes.routes[self.asked.route].forwards;
         (from..forwards.len()).find(|&index| forwards[index].matches(&self.asked.name))
     }
-}
-
-/// FORMERR or NOTIMP without an OPT is how a server says that it does not know EDNS (RFC 6891 section 7).
-fn rejects_edns(response: &Response, message: &[u8]) -> bool {
-    matches!(response.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && !question::has_opt(message)
 }
 
 fn done(failed: Failed) -> Effect {

@@ -1,6 +1,7 @@
 //! One question on its way through a pool: performs what the selection says, waits on all open attempts at once, and
 //! tells upstreams' health, round-trip time and counts what it saw.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use tokio::time::{Sleep, sleep_until};
 
 use super::Upstream;
+use super::edns;
 use super::failure::{Failure, Leg, Network, Stage};
 use super::pool::{Ask, Exchanged, Place, Pool};
 use super::selection::{MAX_ATTEMPTS, Selection, Step, Via, Why};
@@ -26,6 +28,8 @@ pub struct Exchange<'a> {
     started: Instant,
     selection: Selection,
     attempts: [Option<Attempt>; MAX_ATTEMPTS],
+    /// Whether each attempt was made without EDNS.
+    classic: [bool; MAX_ATTEMPTS],
     /// Messages that were not the answer, over all attempts.
     wrong: u32,
     /// A response to return if nothing better comes, and the attempt it came from.
@@ -44,7 +48,19 @@ impl<'a> Exchange<'a> {
         place: Place<'a>,
     ) -> Exchange<'a> {
         let attempts = Default::default();
-        Exchange { pool, members, ask, started, selection, attempts, wrong: 0, kept: None, last: None, _place: place }
+        Exchange {
+            pool,
+            members,
+            ask,
+            started,
+            selection,
+            attempts,
+            classic: [false; MAX_ATTEMPTS],
+            wrong: 0,
+            kept: None,
+            last: None,
+            _place: place,
+        }
     }
 
     /// Asks until there is a response, nobody is left to ask, or the budget is spent. Runs once. Borrowed, because a
@@ -102,6 +118,7 @@ impl<'a> Exchange<'a> {
             Why::Truncated => upstream.tally().fallback(Fallback::Truncated),
             Why::Forged => upstream.tally().fallback(Fallback::Mismatches),
             Why::Silent => upstream.tally().fallback(Fallback::Silence),
+            Why::WithoutEdns => upstream.tally().without_edns(),
         }
         if why == Why::Again && via == Via::Stream {
             for earlier in self.attempts[..attempt].iter().flatten() {
@@ -110,7 +127,10 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
-        match upstream.attempt(self.ask.query, via, self.pool.keeping(), why != Why::Again) {
+        let classic = self.selection.is_classic(attempt) || upstream.edns().is_set(now);
+        self.classic[attempt] = classic;
+        let query = if classic { Cow::Owned(edns::without_opt(self.ask.query)) } else { Cow::Borrowed(self.ask.query) };
+        match upstream.attempt(&query, via, self.pool.keeping(), why != Why::Again) {
             Ok(question) => self.attempts[attempt] = Some(question),
             Err(failure) => self.failed(attempt, failure, now),
         }
@@ -151,6 +171,16 @@ impl<'a> Exchange<'a> {
         upstream.measured(took);
         self.pool.upstreams().answered(upstream);
         upstream.tally().exchanged(rcode, took);
+        if !self.classic[attempt]
+            && edns::is_rejected(self.ask.query, &wire)
+            && self.selection.rejects_edns(attempt, now)
+        {
+            self.kept.get_or_insert((attempt, wire));
+            return None;
+        }
+        if self.classic[attempt] && self.selection.is_classic(attempt) && edns::shows_service(&wire) {
+            self.upstream(attempt).edns().set(now);
+        }
         let datagram = matches!(self.attempts[attempt], Some(Attempt::Datagram(_)));
         if datagram && header::truncated(&wire) && self.selection.truncated(attempt, now) {
             self.kept = Some((attempt, wire));

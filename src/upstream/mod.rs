@@ -22,10 +22,14 @@
 //! A message with everything right but records that cannot be read is no response. Over UDP a better one may follow, so
 //! waiting goes on; on a connection it fails its attempt.
 //!
+//! A server that does not know EDNS is asked again without, in the same exchange, and without from the start for the next
+//! quarter of an hour.
+//!
 //! The room never caches and never judges what a response says, RCODEs of `failover` and the TC bit excepted. It never
 //! sends clear text where TLS was asked for.
 
 mod address;
+mod edns;
 mod exchange;
 mod failure;
 mod health;

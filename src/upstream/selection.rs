@@ -68,7 +68,7 @@ pub(crate) enum Step {
         member: u8,
         /// Over what.
         via: Via,
-        /// Why it goes over TCP although UDP comes first.
+        /// What led to it.
         why: Why,
     },
     /// `read_timeout` has ended this attempt.
@@ -92,6 +92,8 @@ pub(crate) enum Why {
     Forged,
     /// UDP brought nothing.
     Silent,
+    /// It does not know EDNS.
+    WithoutEdns,
 }
 
 /// One exchange in progress.
@@ -105,7 +107,7 @@ pub(crate) struct Selection {
     started: Instant,
     /// When the next attempt is due.
     due: Instant,
-    follow_up: Option<(usize, Why)>,
+    follow_up: Option<(usize, Via, Why)>,
     followed_up: bool,
     silence_tried: bool,
     set_aside: SetAside,
@@ -126,6 +128,8 @@ struct Server {
     tries: u8,
     not_before: Instant,
     answered: bool,
+    /// It has said that it does not know EDNS.
+    classic: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +148,8 @@ impl Selection {
     /// [`MAX_UPSTREAMS`] are left out.
     pub(crate) fn new(candidates: &[Candidate], rules: Rules, now: Instant) -> Selection {
         let none = Candidate { member: 0, via: Via::Datagram, patience: Duration::ZERO };
-        let mut servers = [Server { candidate: none, tries: 0, not_before: now, answered: false }; MAX_UPSTREAMS];
+        let mut servers =
+            [Server { candidate: none, tries: 0, not_before: now, answered: false, classic: false }; MAX_UPSTREAMS];
         for (server, candidate) in servers.iter_mut().zip(candidates) {
             server.candidate = *candidate;
         }
@@ -174,10 +179,10 @@ impl Selection {
             self.close(attempt, now);
             return Step::GiveUp(attempt);
         }
-        if let Some((server, why)) = self.follow_up.take()
+        if let Some((server, via, why)) = self.follow_up.take()
             && now < self.rules.budget
         {
-            return self.send(server, Via::Stream, why, now);
+            return self.send(server, via, why, now);
         }
         let next = self.turn(now);
         match next {
@@ -214,6 +219,27 @@ impl Selection {
         self.set_aside = SetAside::Truncated;
         self.follow_up(self.attempts[attempt].server, Why::Truncated);
         true
+    }
+
+    /// The attempt brought word that the server does not know EDNS. Whether to wait for an attempt without, which is then
+    /// made once, at once and over the same transport; if not, that word is the best there is.
+    pub(crate) fn rejects_edns(&mut self, attempt: usize, now: Instant) -> bool {
+        let Attempt { server, via, .. } = self.attempts[attempt];
+        self.attempts[attempt].open = false;
+        if self.servers[server].classic || self.set_aside == SetAside::Truncated {
+            return true;
+        }
+        if self.used == MAX_ATTEMPTS || now >= self.rules.budget {
+            return false;
+        }
+        self.servers[server].classic = true;
+        self.follow_up = Some((server, via, Why::WithoutEdns));
+        true
+    }
+
+    /// Whether the server of an attempt has said that it does not know EDNS.
+    pub(crate) fn is_classic(&self, attempt: usize) -> bool {
+        self.servers[self.attempts[attempt].server].classic
     }
 
     /// The attempt brought an answer that cannot be read. A better one may follow, so it stays open.
@@ -287,7 +313,7 @@ impl Selection {
 
     fn follow_up(&mut self, server: usize, why: Why) {
         self.followed_up = true;
-        self.follow_up = Some((server, why));
+        self.follow_up = Some((server, Via::Stream, why));
     }
 
     /// Whose turn it is next, over what, why, and when, while there is budget.
@@ -321,6 +347,7 @@ impl Selection {
         let chosen = &mut self.servers[server];
         let patience = match why {
             Why::First | Why::Again => (chosen.candidate.patience * (1 << chosen.tries)).min(MAX_PATIENCE),
+            Why::WithoutEdns => chosen.candidate.patience,
             Why::Truncated | Why::Forged | Why::Silent => FOLLOW_UP,
         };
         if chosen.candidate.via == via {

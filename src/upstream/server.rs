@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::edns;
 use super::failure::{Failure, Leg, Network, Stage};
 use super::health::Health;
 use super::selection::Via;
@@ -23,6 +24,7 @@ pub struct Upstream {
     tally: Arc<Tally>,
     health: Health,
     round_trip: RoundTrip,
+    edns: edns::Memory,
     streams: Streams,
 }
 
@@ -40,6 +42,7 @@ impl Upstream {
             tally,
             health: Health::default(),
             round_trip: RoundTrip::default(),
+            edns: edns::Memory::default(),
             streams: Streams::default(),
         }
     }
@@ -67,6 +70,11 @@ impl Upstream {
     /// TCP or TLS connections that take questions now.
     pub fn connections(&self) -> usize {
         self.streams.count()
+    }
+
+    /// Whether it is asked without EDNS.
+    pub(crate) fn edns(&self) -> &edns::Memory {
+        &self.edns
     }
 
     pub(crate) fn health(&self) -> &Health {

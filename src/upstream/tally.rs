@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::failure::{Cause, Network};
 use crate::dns::Rcode;
 use crate::observe::counters::{
-    PROXY_CONN_HITS, PROXY_CONN_MISSES, PROXY_DURATION, PROXY_HEALTHCHECK_FAILURES, UPSTREAM_FAILURES,
-    UPSTREAM_FALLBACKS, UPSTREAM_MISMATCHES, UPSTREAM_RETRIES,
+    PROXY_CONN_HITS, PROXY_CONN_MISSES, PROXY_DURATION, PROXY_HEALTHCHECK_FAILURES, UPSTREAM_EDNS_FALLBACKS,
+    UPSTREAM_FAILURES, UPSTREAM_FALLBACKS, UPSTREAM_MISMATCHES, UPSTREAM_RETRIES,
 };
 use crate::observe::{Exposition, Metric, SharedHistogram, TIMES};
 
@@ -29,6 +29,7 @@ pub(crate) struct Tally {
     reused: [AtomicU64; Network::ALL.len()],
     opened: [AtomicU64; Network::ALL.len()],
     retries: AtomicU64,
+    without_edns: AtomicU64,
     check_failures: AtomicU64,
     durations: [OnceLock<SharedHistogram>; RCODES],
 }
@@ -96,6 +97,7 @@ impl Tally {
             reused: Default::default(),
             opened: Default::default(),
             retries: AtomicU64::new(0),
+            without_edns: AtomicU64::new(0),
             check_failures: AtomicU64::new(0),
             durations: Default::default(),
         }
@@ -110,6 +112,7 @@ impl Tally {
         };
         tell(&PROXY_HEALTHCHECK_FAILURES, &[PROXY, to], &self.check_failures);
         tell(&UPSTREAM_RETRIES, &[to], &self.retries);
+        tell(&UPSTREAM_EDNS_FALLBACKS, &[to], &self.without_edns);
         for network in Network::ALL {
             tell(&PROXY_CONN_HITS, &[PROXY, to, network.name()], &self.reused[network as usize]);
             tell(&PROXY_CONN_MISSES, &[PROXY, to, network.name()], &self.opened[network as usize]);
@@ -150,6 +153,10 @@ impl Tally {
 
     pub(crate) fn retry(&self) {
         self.retries.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn without_edns(&self) {
+        self.without_edns.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn check_failure(&self) {

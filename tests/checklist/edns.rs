@@ -107,9 +107,24 @@ fn c087_upstream_without_edns_is_asked_without() {
         let reply = agent.ask(&Query::new(&name, A).edns(1232));
         assert_eq!((reply.rcode, reply.answers.len()), (NOERROR, 1), "{label}");
         assert_eq!(reply.answers[0].data, answer::data(A));
-        assert!(up.count(&name) <= 2, "one retry");
+        assert_eq!(up.count(&name), if label == "noedns" { 2 } else { 1 }, "{label}: it is found out once");
         assert!(up.seen(&name).last().expect("a query").message.opt.is_none());
     }
+    agent.ask(&Query::new("ttl300.c087.test.", A).edns(1232));
+    let seen = up.seen("ttl300.c087.test.");
+    assert_eq!((seen.len(), &seen[0].message.opt), (1, &None), "it is remembered");
+    assert_eq!(agent.metric("dnslet_upstream_edns_fallbacks_total", &[]), 1.0);
+}
+
+#[test]
+fn c087_errors_by_an_upstream_with_edns_change_nothing() {
+    let (agent, up) = cached();
+    for label in ["formerr", "notimp", "refused"] {
+        agent.ask(&Query::new(&format!("{label}.c087.test."), A).edns(1232));
+        assert_eq!(up.count(&format!("{label}.c087.test.")), 1, "{label}");
+    }
+    agent.ask(&Query::new("ttl300.c087.test.", A).edns(1232));
+    assert!(up.seen("ttl300.c087.test.")[0].message.opt.is_some());
 }
 
 #[test]
@@ -124,6 +139,15 @@ fn c088_extended_errors_only_with_edns() {
             // `ask` checks that there is no OPT to hold one.
             assert_eq!(agent.ask_a(&name).rcode, rcode, "{label}");
         }
+    }
+}
+
+#[test]
+fn c088_the_upstreams_words_are_passed_on() {
+    let (agent, _up) = cached();
+    for _ in 0..2 {
+        let reply = agent.ask(&Query::new("ede.words.c088.test.", A).edns(1232));
+        assert_eq!(reply.opt.expect("an OPT").options, [(EDE, b"\x00\x11filtered".to_vec())]);
     }
 }
 

@@ -3,5 +3,6 @@
 mod certificates;
 mod choice;
 mod datagrams;
+mod edns;
 mod streams;
 mod wrong;

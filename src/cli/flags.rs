@@ -104,6 +104,9 @@ pub(crate) struct Flags {
     /// Queries in progress on one TCP connection
     #[arg(long, value_name = "N", default_value_t = Limits::default().per_connection, help_heading = SERVING)]
     pub(crate) tcp_in_flight: usize,
+    /// The most questions a second to all upstreams together; 0 is no limit. Some clouds drop packets above 1024 a second
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = SERVING)]
+    pub(crate) upstream_pps: u32,
     /// Leave with exit code 1 when a forwarding loop is found, instead of answering SERVFAIL
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = bool_parser(), action = ArgAction::Set, help_heading = SERVING)]
     pub(crate) exit_on_loop: bool,

@@ -60,6 +60,7 @@ pub(crate) fn options(flags: &Flags, machine: &Machine) -> Result<Options, Strin
             per_client: flags.tcp_per_client.max(1),
             in_flight: flags.tcp_in_flight.max(1),
         },
+        upstream_pps: flags.upstream_pps,
         metrics_address,
         node: node(flags),
         user: flags.user.0,
@@ -173,6 +174,8 @@ mod tests {
         let options = parsed("", &bare()).unwrap();
         assert_eq!(options.configuration, Configuration::BuiltIn);
         assert_eq!((options.workers, options.cache_memory, options.metrics_address), (3, 64 << 20, None));
+        assert_eq!(options.upstream_pps, 0);
+        assert_eq!(parsed("-upstream-pps=1000", &bare()).unwrap().upstream_pps, 1000);
         assert!(options.warnings.is_empty());
     }
 

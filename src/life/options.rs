@@ -28,6 +28,8 @@ pub struct Options {
     pub client_networks: Vec<Network>,
     /// Limits of the TCP side.
     pub tcp: TcpLimits,
+    /// The most questions a second to all upstreams together; 0: no limit.
+    pub upstream_pps: u32,
     /// Address of the process's own metrics endpoint; `None` is off.
     pub metrics_address: Option<SocketAddr>,
     /// What is done to the node's network; `None` where the addresses of the cache are not given.

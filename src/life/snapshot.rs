@@ -75,7 +75,7 @@ impl Common {
         let limits = Limits::default();
         let flights = Flights::new(options.workers * limits.inflight, limits.waiting_per_client(options.workers));
         let failures = Failures::new(options.cache_memory / FAILURES_SHARE);
-        let upstreams = Upstreams::new();
+        let upstreams = Upstreams::with_pps(options.upstream_pps);
         scrape::describe_process(&registry, &cache, &flights, &failures, &upstreams);
         let clients = ClientPolicy { nets: options.client_networks.clone() };
         registry.gauge(&counters::WORKERS, &[]).set(options.workers as f64);

@@ -139,6 +139,12 @@ table! {
         "Exchanges with an upstream that failed.";
     UPSTREAM_RETRIES = "dnslet_upstream_retries_total" Counter Source Absent ["to"]
         "Questions sent to an upstream again.";
+    UPSTREAM_RETRIES_REFUSED = "dnslet_upstream_retries_refused_total" Counter Source AtStart []
+        "Questions not sent again because too many others were.";
+    UPSTREAM_PACED = "dnslet_upstream_paced_total" Counter Source AtStart []
+        "Questions not sent because of the limit of packets a second.";
+    UPSTREAM_SUSPICIONS = "dnslet_upstream_suspicions_total" Counter Source Absent ["to"]
+        "Times an upstream was set back after queries in a row without answer.";
     UPSTREAM_FALLBACKS = "dnslet_upstream_tcp_fallbacks_total" Counter Source Absent ["to" "reason"]
         "Questions that went over TCP although UDP comes first.";
     UPSTREAM_EDNS_FALLBACKS = "dnslet_upstream_edns_fallbacks_total" Counter Source Absent ["to"]

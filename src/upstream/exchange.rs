@@ -17,7 +17,7 @@ use super::pool::{Ask, Exchanged, Place, Pool};
 use super::selection::{MAX_ATTEMPTS, Selection, Step, Via, Why};
 use super::tally::Fallback;
 use super::transport::{Attempt, Event};
-use crate::dns::{Protocol, header};
+use crate::dns::{Protocol, Rcode, header};
 use crate::sys::clock;
 
 /// One question on its way through a pool, with everything that was sent for it and not answered yet.
@@ -35,6 +35,8 @@ pub struct Exchange<'a> {
     /// A response to return if nothing better comes, and the attempt it came from.
     kept: Option<(usize, Vec<u8>)>,
     last: Option<Failure>,
+    /// A single packet to see whether an upstream is still down.
+    probe: bool,
     _place: Place<'a>,
 }
 
@@ -43,7 +45,7 @@ impl<'a> Exchange<'a> {
         pool: &'a Pool,
         members: Arc<Vec<Arc<Upstream>>>,
         ask: Ask<'a>,
-        selection: Selection,
+        (selection, probe): (Selection, bool),
         started: Instant,
         place: Place<'a>,
     ) -> Exchange<'a> {
@@ -59,6 +61,7 @@ impl<'a> Exchange<'a> {
             wrong: 0,
             kept: None,
             last: None,
+            probe,
             _place: place,
         }
     }
@@ -89,7 +92,11 @@ impl<'a> Exchange<'a> {
         let mut alarm = pin!(sleep_until(limit.into()));
         while now < limit {
             match self.selection.step(now) {
-                Step::Send { attempt, member, via, why } => self.send(attempt, member, via, why, now),
+                Step::Send { attempt, member, via, why } => match self.permit(attempt, why, now) {
+                    true => self.send(attempt, member, via, why, now),
+                    false => self.selection.withhold(attempt),
+                },
+                Step::Late(attempt) => self.pool.check().lost(self.upstream(attempt)),
                 Step::GiveUp(attempt) => self.give_up(attempt),
                 Step::Finish => return None,
                 Step::Wait(until) => {
@@ -108,6 +115,26 @@ impl<'a> Exchange<'a> {
             }
         }
         None
+    }
+
+    /// Whether the attempt may be made: what all exchanges send together is bounded.
+    fn permit(&mut self, attempt: usize, why: Why, now: Instant) -> bool {
+        let upstreams = self.pool.upstreams();
+        let background = self.ask.background;
+        // What a response leads to, TCP after TC=1 or the next server of `failover`, is no repetition.
+        let further = matches!(why, Why::First | Why::Again | Why::Silent) && self.kept.is_none();
+        if attempt == 0 {
+            upstreams.budget().first(now);
+        } else if further && !upstreams.budget().further(background, now) {
+            upstreams.totals().refuse_retry();
+            return false;
+        }
+        if !upstreams.budget().packet(background, now) {
+            upstreams.totals().pace();
+            self.last.get_or_insert(Failure::Paced);
+            return false;
+        }
+        true
     }
 
     fn send(&mut self, attempt: usize, member: u8, via: Via, why: Why, now: Instant) {
@@ -130,7 +157,7 @@ impl<'a> Exchange<'a> {
         let classic = self.selection.is_classic(attempt) || upstream.edns().is_set(now);
         self.classic[attempt] = classic;
         let query = if classic { Cow::Owned(edns::without_opt(self.ask.query)) } else { Cow::Borrowed(self.ask.query) };
-        match upstream.attempt(&query, via, self.pool.keeping(), why != Why::Again) {
+        match upstream.attempt(&query, via, self.pool.keeping(), why != Why::Again && !self.probe) {
             Ok(question) => self.attempts[attempt] = Some(question),
             Err(failure) => self.failed(attempt, failure, now),
         }
@@ -170,6 +197,7 @@ impl<'a> Exchange<'a> {
         let rcode = header::rcode(&wire);
         upstream.measured(took);
         self.pool.upstreams().answered(upstream);
+        upstream.health().rcode(rcode);
         upstream.tally().exchanged(rcode, took);
         if !self.classic[attempt]
             && edns::is_rejected(self.ask.query, &wire)
@@ -186,7 +214,7 @@ impl<'a> Exchange<'a> {
             self.kept = Some((attempt, wire));
             return None;
         }
-        if self.pool.fails_over(rcode) {
+        if self.pool.fails_over(rcode) || (rcode == Rcode::SERVFAIL && self.selection.is_trial(attempt)) {
             self.selection.set_aside(attempt, now);
             self.kept = Some((attempt, wire));
             return None;
@@ -216,6 +244,9 @@ impl<'a> Exchange<'a> {
         let upstream = self.upstream(attempt);
         upstream.tally().failure(failure.cause());
         if failure.blames_upstream() {
+            if !self.selection.was_late(attempt) {
+                self.pool.check().lost(upstream);
+            }
             self.pool.check().start(upstream);
         }
     }

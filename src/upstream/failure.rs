@@ -179,9 +179,15 @@ impl Failure {
         }
     }
 
-    /// Whether it says that the upstream cannot be reached. A malformed answer does not: somebody there answers.
+    /// Whether it says that the upstream cannot be reached. A malformed answer does not: somebody there answers. What a
+    /// local rule forbids does, but not that this host is short of something.
     pub(crate) fn blames_upstream(&self) -> bool {
-        !matches!(self.cause(), Cause::Local | Cause::Malformed)
+        match self {
+            Failure::Local(_, errno) => {
+                !matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN)
+            }
+            _ => !matches!(self.cause(), Cause::Local | Cause::Malformed),
+        }
     }
 }
 
@@ -275,9 +281,15 @@ mod tests {
 
     #[test]
     fn a_full_host_does_not_blame_the_upstream() {
-        let no_descriptors = io::Error::from_raw_os_error(Errno::EMFILE as i32);
-        assert!(!Failure::from_io(&no_descriptors, leg(Stage::Dial, Network::Udp)).blames_upstream());
-        let refused = io::Error::from_raw_os_error(Errno::ECONNREFUSED as i32);
-        assert!(Failure::from_io(&refused, leg(Stage::Dial, Network::Udp)).blames_upstream());
+        let blames = |errno: Errno| {
+            let error = io::Error::from_raw_os_error(errno as i32);
+            Failure::from_io(&error, leg(Stage::Write, Network::Udp)).blames_upstream()
+        };
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
+            assert!(!blames(errno), "{errno}");
+        }
+        for errno in [Errno::ECONNREFUSED, Errno::ENETUNREACH, Errno::EPERM, Errno::EACCES, Errno::ECONNRESET] {
+            assert!(blames(errno), "{errno}");
+        }
     }
 }

@@ -1,198 +1,236 @@
-//! Whether an upstream can be asked: found out by asking it once a query has failed, until it answers again.
+//! What is known about whether an upstream answers, and when it may be probed.
 //!
-//! Nothing is probed while all goes well. The first failure starts a check, `<domain> NS`; any response ends it. Each
-//! failed check counts, and above `max_fails` the upstream is down: queries pass it by, while checks go on with
-//! growing pauses of at most [`LONGEST_PAUSE`], so that it is back soon after it recovers (RFC 2308 section 7.2 allows
-//! five minutes). A response to a real query clears it as well.
+//! Three things are kept apart. *Lost*: queries in a row that brought nothing in time, with no answer between; from
+//! [`SUSPECT`] on the upstream is asked after the others, within the time that a few queries take. *Failed checks* in
+//! a row: above `max_fails` it is down and passed by. *SERVFAIL*: a moving share of its answers; one that answers
+//! nearly everything with it is asked after those that do not. An answer clears the first two at once.
 
-use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use tokio::time::{sleep, timeout};
 
-use super::Upstreams;
-use super::selection::Via;
-use super::server::Upstream;
-use super::spec::PoolSpec;
-use super::transport::tcp::Keeping;
-use super::transport::{Attempt, Event};
-use crate::dns::convert::Outgoing;
-use crate::dns::{Class, Name, Type};
+use crate::dns::Rcode;
 
-/// The shortest pause between checks.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause between checks, unless `health_check` asks for a longer one.
-const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
-/// How long a check over UDP waits.
-const DATAGRAM_LIMIT: Duration = Duration::from_secs(1);
-/// How long a check over TCP or TLS waits, handshakes included.
-const STREAM_LIMIT: Duration = Duration::from_secs(2);
+/// So many queries in a row without answer make an upstream suspect.
+pub(crate) const SUSPECT: u32 = 3;
+/// The whole of a share.
+const WHOLE: u32 = 1 << 16;
+/// A share of SERVFAIL above this sets an upstream back.
+const MOSTLY: u32 = WHOLE / 5 * 4;
+/// One answer is this part of the moving share.
+const WINDOW: u32 = 16;
+/// An upstream that is down gets no more than one probe in this time.
+const PROBE_PAUSE: std::ops::Range<Duration> = Duration::from_millis(1000)..Duration::from_millis(1250);
+/// After a query that was a probe, checks have the next turn for this long.
+const CHECKS_FIRST: u64 = 500;
 
 /// The health of one upstream, shared by all pools that use it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Health {
+    /// Failed checks in a row.
     fails: AtomicU32,
+    /// Queries in a row that brought nothing in time.
+    lost: AtomicU32,
+    /// Share of SERVFAIL in [`WHOLE`] parts.
+    servfail: AtomicU32,
+    /// Whether checks are under way.
     checking: AtomicBool,
+    /// From when on it may be probed, in milliseconds since `epoch`, times two; odd if the last probe was a query.
+    probe: AtomicU64,
+    epoch: Instant,
 }
 
-/// How the upstreams of a pool are checked.
-#[derive(Debug)]
-pub(crate) struct Check {
-    query: Vec<u8>,
-    interval: Duration,
-    max_fails: u32,
-    via: Via,
-    keeping: Keeping,
-    upstreams: Upstreams,
+/// Who probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prober {
+    /// A check.
+    Check,
+    /// A client's query where checks are made as well: they take turns, because a query may be for a name that the
+    /// upstream never answers.
+    Query,
+    /// A client's query where nothing else finds out.
+    LoneQuery,
 }
 
 impl Health {
+    pub(crate) fn new(now: Instant) -> Health {
+        Health {
+            fails: AtomicU32::new(0),
+            lost: AtomicU32::new(0),
+            servfail: AtomicU32::new(0),
+            checking: AtomicBool::new(false),
+            probe: AtomicU64::new(0),
+            epoch: now,
+        }
+    }
+
     /// Failed checks in a row.
     pub(crate) fn fails(&self) -> u32 {
         self.fails.load(Relaxed)
+    }
+
+    /// Whether the last queries brought nothing.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.lost.load(Relaxed) >= SUSPECT
+    }
+
+    /// Whether it is not known to answer.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.fails() != 0 || self.is_suspect()
+    }
+
+    /// Whether it answers nearly everything with SERVFAIL.
+    pub(crate) fn mostly_fails(&self) -> bool {
+        self.servfail.load(Relaxed) > MOSTLY
     }
 
     /// A response came. Whether checks had failed before, which makes it a recovery.
     #[must_use]
     pub(crate) fn answered(&self) -> bool {
         // Reading first keeps the line shared between workers while all is well.
+        if self.lost.load(Relaxed) != 0 {
+            self.lost.store(0, Relaxed);
+        }
         self.fails() != 0 && self.fails.swap(0, Relaxed) != 0
     }
 
-    fn failed(&self) {
-        // Saturation is far above any `max_fails` that makes sense.
-        if self.fails() != u32::MAX {
-            self.fails.fetch_add(1, Relaxed);
-        }
-    }
-}
-
-impl Check {
-    pub(crate) fn new(spec: &PoolSpec, keeping: Keeping, upstreams: &Upstreams) -> Check {
-        Check {
-            query: ns_query(&spec.health_check.domain, !spec.health_check.no_rec),
-            interval: spec.health_check.interval,
-            max_fails: spec.max_fails,
-            via: if spec.force_tcp { Via::Stream } else { Via::Datagram },
-            keeping,
-            upstreams: upstreams.clone(),
+    /// The response to a query had this RCODE. Two workers that write at once lose one, which does no harm.
+    pub(crate) fn rcode(&self, rcode: Rcode) {
+        let before = self.servfail.load(Relaxed);
+        let share = match rcode {
+            Rcode::SERVFAIL => before + (WHOLE - before) / WINDOW,
+            // One that was set back is asked so rarely that a single better answer has to do.
+            _ if before > MOSTLY => WHOLE / 2,
+            _ => before - before.div_ceil(WINDOW),
+        };
+        if share != before {
+            self.servfail.store(share, Relaxed);
         }
     }
 
-    /// Whether the upstream is to be passed by.
-    pub(crate) fn is_down(&self, upstream: &Upstream) -> bool {
-        self.max_fails != 0 && upstream.health().fails() > self.max_fails
+    /// A query brought nothing in time. How many in a row that makes.
+    pub(crate) fn lost(&self) -> u32 {
+        // Far above any limit it stays where it is.
+        let more = |lost: u32| lost.checked_add(1);
+        self.lost.fetch_update(Relaxed, Relaxed, more).map_or(u32::MAX, |before| before + 1)
     }
 
-    /// A query to the upstream has failed: checks it until it answers, if that is not being done already. Must be
-    /// called on a tokio runtime.
-    pub(crate) fn start(self: &Arc<Check>, upstream: &Arc<Upstream>) {
-        if self.max_fails == 0 || upstream.health().checking.swap(true, Relaxed) {
-            return;
-        }
-        let running = Running(Arc::downgrade(upstream));
-        let check = self.clone();
-        tokio::spawn(async move { check.run(running).await });
+    /// A check failed.
+    pub(crate) fn failed(&self) {
+        let _ = self.fails.fetch_update(Relaxed, Relaxed, |fails| fails.checked_add(1));
     }
 
-    async fn run(&self, running: Running) {
-        let mut pauses = Pauses::from(self.interval);
-        // Between checks the upstream may be dropped from the configuration.
-        while let Some(upstream) = running.0.upgrade() {
-            let healthy = self.passes(&upstream).await;
-            if healthy {
-                self.upstreams.answered(&upstream);
-            } else {
-                upstream.health().failed();
-                upstream.tally().check_failure();
-            }
-            drop(upstream);
-            // The pause after a success keeps a slow upstream from being checked for every slow answer.
-            sleep(pauses.draw()).await;
-            if healthy {
-                return;
-            }
-        }
+    /// Whether checks may begin; if so they are under way until [`Health::checks_end`].
+    pub(crate) fn checks_begin(&self) -> bool {
+        !self.checking.load(Relaxed) && !self.checking.swap(true, Relaxed)
     }
 
-    async fn passes(&self, upstream: &Arc<Upstream>) -> bool {
-        let via = upstream.via(self.via);
-        let limit = if via == Via::Stream { STREAM_LIMIT } else { DATAGRAM_LIMIT };
-        let Ok(mut attempt) = upstream.attempt(&self.query, via, self.keeping, true) else { return false };
-        let mut wrong = 0;
-        let answer = poll_fn(|cx| attempt.poll(cx, &self.query, upstream.tally(), &mut wrong));
-        match timeout(limit, answer).await {
-            Ok(event) => matches!(event, Event::Answer(_)),
-            Err(_) => {
-                if let Attempt::Stream(question) = &attempt {
-                    upstream.streams().distrust(question);
-                }
-                false
-            }
-        }
-    }
-}
-
-/// That a check is running; ends with it, also when its runtime ends.
-struct Running(Weak<Upstream>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(upstream) = self.0.upgrade() {
-            upstream.health().checking.store(false, Relaxed);
-        }
-    }
-}
-
-/// Growing pauses with jitter, so that the nodes of a cluster do not check in step.
-struct Pauses {
-    next: Duration,
-    longest: Duration,
-}
-
-impl Pauses {
-    /// Starting with the interval of the Corefile, which may ask for no pause at all.
-    fn from(interval: Duration) -> Pauses {
-        Pauses { next: interval.max(SHORTEST_PAUSE), longest: interval.max(LONGEST_PAUSE) }
+    pub(crate) fn checks_end(&self) {
+        self.checking.store(false, Relaxed);
     }
 
-    fn draw(&mut self) -> Duration {
-        let pause = self.next.mul_f64(rand::rng().random_range(0.8..1.0));
-        self.next = (self.next * 3 / 2).min(self.longest);
-        pause
+    /// How long there is no probe yet.
+    pub(crate) fn until_probe(&self, now: Instant) -> Duration {
+        Duration::from_millis((self.probe.load(Relaxed) / 2).saturating_sub(self.millis(now)))
     }
-}
 
-fn ns_query(domain: &Name, recursion_desired: bool) -> Vec<u8> {
-    Outgoing { recursion_desired, ..Outgoing::plain(domain.as_wire(), Type::NS, Class::IN) }.to_wire(0)
+    /// Whether `prober` may probe; if so the next one has to wait.
+    pub(crate) fn may_probe(&self, prober: Prober, now: Instant) -> bool {
+        let at = self.millis(now);
+        let take = |word: u64| {
+            let yields = prober == Prober::Query && word % 2 == 1;
+            (at >= word / 2 + if yields { CHECKS_FIRST } else { 0 }).then(|| self.next_probe(prober, at))
+        };
+        self.probe.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+
+    /// A check is made that needs no leave, because the upstream is not down.
+    pub(crate) fn checked(&self, now: Instant) {
+        self.probe.store(self.next_probe(Prober::Check, self.millis(now)), Relaxed);
+    }
+
+    fn next_probe(&self, prober: Prober, at: u64) -> u64 {
+        // With jitter, so that the nodes of a cluster do not probe in step.
+        let pause = rand::rng().random_range(PROBE_PAUSE).as_millis() as u64;
+        (at + pause) * 2 + u64::from(prober != Prober::Check)
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_millis().try_into().unwrap_or(u64::MAX / 4)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::Query;
+    use crate::sys::clock;
+
+    const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_check_asks_for_name_servers() {
-        let query = ns_query(&Name::parse("cluster.local").unwrap(), true);
-        let parsed = Query::parse(&query).expect("a well-formed query");
-        assert_eq!(parsed.name(), b"\x07cluster\x05local\x00");
-        assert_eq!((parsed.qtype, parsed.qclass), (Type::NS, Class::IN));
-        assert!(parsed.recursion_desired());
-        let query = ns_query(&Name::root(), false);
-        assert!(!Query::parse(&query).expect("a well-formed query").recursion_desired());
+    fn three_lost_queries_in_a_row_make_a_suspect_and_one_answer_clears_it() {
+        let health = Health::new(clock::now());
+        assert_eq!((health.lost(), health.lost()), (1, 2));
+        assert!(!health.answered(), "nothing to recover from");
+        assert_eq!((health.lost(), health.lost()), (1, 2));
+        assert!(!health.is_suspect());
+        health.lost();
+        assert!(health.is_suspect() && health.is_doubtful());
+        assert!(!health.answered());
+        assert!(!health.is_doubtful());
+        health.failed();
+        assert!(health.is_doubtful());
+        assert!(health.answered(), "a check had failed");
+        assert!(!health.is_doubtful() && !health.answered());
     }
 
     #[test]
-    fn pauses_grow_to_their_limit_and_never_vanish() {
-        let mut pauses = Pauses::from(Duration::from_millis(500));
-        let drawn: Vec<Duration> = (0..20).map(|_| pauses.draw()).collect();
-        assert!(drawn[0] >= Duration::from_millis(400) && drawn[0] < Duration::from_millis(500));
-        assert!(drawn[10..].iter().all(|pause| (Duration::from_millis(1200)..LONGEST_PAUSE).contains(pause)));
-        let mut pauses = Pauses::from(Duration::ZERO);
-        assert!((0..20).all(|_| pauses.draw() >= Duration::from_millis(80)));
+    fn only_nearly_nothing_but_servfail_sets_an_upstream_back() {
+        let health = Health::new(clock::now());
+        let after = |count: usize, rcode| (0..count).for_each(|_| health.rcode(rcode));
+        for _ in 0..100 {
+            after(3, Rcode::SERVFAIL);
+            after(1, Rcode::NXDOMAIN);
+        }
+        assert!(!health.mostly_fails(), "three of four");
+        after(30, Rcode::SERVFAIL);
+        assert!(health.mostly_fails());
+        after(1000, Rcode::SERVFAIL);
+        after(1, Rcode::NOERROR);
+        assert!(!health.mostly_fails(), "it can answer");
+        after(1000, Rcode::NOERROR);
+        assert_eq!(health.servfail.load(Relaxed), 0, "and is not written to any more");
+    }
+
+    #[test]
+    fn one_probe_a_second_whoever_makes_it() {
+        let start = clock::now();
+        let health = Health::new(start);
+        let (mut probes, mut last) = (Vec::new(), None);
+        // Both are there all the time; a check is never later than a query by more than its turn.
+        for at in 0..60_000 {
+            let now = start + at * MS;
+            for prober in [Prober::Query, Prober::Check] {
+                if health.may_probe(prober, now) {
+                    probes.push(prober);
+                    let pause = last.map(|last| at - last);
+                    assert!(pause.is_none_or(|pause| (1000..=1250).contains(&pause)), "{pause:?}");
+                    last = Some(at);
+                }
+            }
+        }
+        assert!((48..=60).contains(&probes.len()), "{}", probes.len());
+        assert!(probes.windows(2).all(|pair| pair[0] != pair[1]), "in turn: {probes:?}");
+    }
+
+    #[test]
+    fn without_checks_queries_go_on_probing() {
+        let start = clock::now();
+        for (prober, fewest) in [(Prober::Query, 34), (Prober::LoneQuery, 48)] {
+            let health = Health::new(start);
+            let probes = (0..60_000).filter(|at| health.may_probe(prober, start + *at * MS)).count();
+            assert!((fewest..=60).contains(&probes), "{probes}");
+        }
     }
 }

@@ -29,6 +29,8 @@
 //! sends clear text where TLS was asked for.
 
 mod address;
+mod budget;
+mod check;
 mod edns;
 mod exchange;
 mod failure;

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use rand::RngExt;
 use rand::seq::SliceRandom;
 
+use super::check::Check;
 use super::exchange::Exchange;
 use super::failure::Failure;
-use super::health::Check;
+use super::health::Prober;
 use super::selection::{Candidate, MAX_ATTEMPTS, Rules, Selection, Via};
 use super::spec::{MAX_UPSTREAMS, Policy, PoolSpec};
 use super::transport::tcp::Keeping;
@@ -25,6 +25,8 @@ use crate::sys::clock;
 const BACKGROUND_ATTEMPTS: usize = 2;
 /// The least patience with such a question.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a question that probes an upstream waits for it.
+const PROBE_LIMIT: Duration = Duration::from_millis(1500);
 
 /// The upstreams of one `forward` line. Shared by all workers; each asks from its own runtime.
 #[derive(Debug)]
@@ -206,51 +208,74 @@ impl Pool {
         }
     }
 
-    /// Who may be asked, in which order.
-    fn select(&self, members: &[Arc<Upstream>], ask: &Ask<'_>, now: Instant) -> Result<Selection, Failure> {
+    /// Who may be asked, in which order, and whether that is one that is down, to see whether it still is.
+    fn select(&self, members: &[Arc<Upstream>], ask: &Ask<'_>, now: Instant) -> Result<(Selection, bool), Failure> {
         let mut order = [0; MAX_UPSTREAMS];
         let order = self.order(members, &mut order);
-        let mut candidates = [Candidate { member: 0, via: Via::Datagram, patience: Duration::ZERO }; MAX_UPSTREAMS];
-        let mut count = 0;
-        // Those whose last check failed come last: they are slow to ask while it is not yet known that they are down.
-        for doubtful in [false, true] {
-            for member in order.iter().copied() {
-                let upstream = &members[usize::from(member)];
-                if (upstream.health().fails() != 0) == doubtful && !self.check.is_down(upstream) {
-                    candidates[count] = self.candidate(member, upstream);
-                    count += 1;
-                }
-            }
+        let mut ranks = [Rank::Down; MAX_UPSTREAMS];
+        for (rank, upstream) in ranks.iter_mut().zip(members) {
+            *rank = self.rank(upstream, members.len() == 1, now);
         }
+        order.sort_by_key(|member| ranks[usize::from(*member)].turn());
         let mut rules = Rules {
             attempts: if ask.background { self.attempts.min(BACKGROUND_ATTEMPTS) } else { self.attempts },
             read_timeout: self.read_timeout,
             budget: ask.budget,
             deadline: ask.deadline,
         };
-        if count == 0 {
-            self.upstreams.totals().broken();
-            if self.failfast {
-                return Err(Failure::NoHealthy);
-            }
-            let member = order[rand::rng().random_range(0..order.len())];
-            candidates[0] = self.candidate(member, &members[usize::from(member)]);
-            count = 1;
+        let mut up = order.iter().filter(|member| ranks[usize::from(**member)] != Rank::Down).count();
+        let probe = up == 0;
+        if probe {
+            let member = self.probe(members, order, now).ok_or(Failure::NoHealthy)?;
+            order[0] = member;
+            up = 1;
             rules.attempts = 1;
+            rules.deadline = rules.deadline.min(now + PROBE_LIMIT);
         }
-        let candidates = &mut candidates[..count];
-        if ask.background {
-            candidates.iter_mut().for_each(|one| one.patience = one.patience.max(BACKGROUND_PATIENCE));
+        let none = Candidate { member: 0, via: Via::Datagram, patience: Duration::ZERO, trial: false };
+        let mut candidates = [none; MAX_UPSTREAMS];
+        for (candidate, member) in candidates.iter_mut().zip(&order[..up]) {
+            let index = usize::from(*member);
+            *candidate = self.candidate(*member, &members[index], ranks[index] == Rank::Trial);
+            if ask.background {
+                candidate.patience = candidate.patience.max(BACKGROUND_PATIENCE);
+            }
         }
-        Ok(Selection::new(candidates, rules, now))
+        Ok((Selection::new(&candidates[..up], rules, now), probe))
     }
 
-    fn candidate(&self, member: u8, upstream: &Upstream) -> Candidate {
+    /// With every upstream down: the one that this question may probe.
+    fn probe(&self, members: &[Arc<Upstream>], order: &[u8], now: Instant) -> Option<u8> {
+        self.upstreams.totals().broken();
+        let may = |member: &u8| members[usize::from(*member)].health().may_probe(Prober::Query, now);
+        if self.failfast { None } else { order.iter().copied().find(may) }
+    }
+
+    fn rank(&self, upstream: &Arc<Upstream>, alone: bool, now: Instant) -> Rank {
+        let health = upstream.health();
+        if health.is_doubtful() {
+            // Checks end with the runtime they were started on.
+            self.check.start(upstream);
+            return match (self.check.is_down(upstream), self.check.is_on()) {
+                (true, _) => Rank::Down,
+                // Without checks it has to be asked in its turn now and then, or it would never be used again.
+                (false, false) if !alone && health.may_probe(Prober::LoneQuery, now) => Rank::Sound,
+                (false, _) => Rank::Doubtful,
+            };
+        }
+        match health.mostly_fails() && !alone {
+            false => Rank::Sound,
+            true if health.may_probe(Prober::LoneQuery, now) => Rank::Trial,
+            true => Rank::Failing,
+        }
+    }
+
+    fn candidate(&self, member: u8, upstream: &Upstream, trial: bool) -> Candidate {
         let via = upstream.via(self.plain_via);
-        Candidate { member, via, patience: upstream.patience(via) }
+        Candidate { member, via, patience: upstream.patience(via), trial }
     }
 
-    fn order<'o>(&self, members: &[Arc<Upstream>], space: &'o mut [u8; MAX_UPSTREAMS]) -> &'o [u8] {
+    fn order<'o>(&self, members: &[Arc<Upstream>], space: &'o mut [u8; MAX_UPSTREAMS]) -> &'o mut [u8] {
         let count = members.len();
         let order = &mut space[..count];
         for (index, member) in (0..).zip(order.iter_mut()) {
@@ -267,6 +292,33 @@ impl Pool {
             }
         }
         order
+    }
+}
+
+/// What is thought of an upstream when a question is about to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rank {
+    /// It answers.
+    Sound,
+    /// It answered with SERVFAIL; it is asked in its turn to see whether it still does.
+    Trial,
+    /// It answers with SERVFAIL.
+    Failing,
+    /// It may not answer.
+    Doubtful,
+    /// It does not answer.
+    Down,
+}
+
+impl Rank {
+    /// Lower ones are asked first.
+    fn turn(self) -> u8 {
+        match self {
+            Rank::Sound | Rank::Trial => 0,
+            Rank::Failing => 1,
+            Rank::Doubtful => 2,
+            Rank::Down => 3,
+        }
     }
 }
 

@@ -6,23 +6,27 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::budget::Budget;
 use super::tally::Tally;
 use super::transport::tls::{CertificateError, Certificates};
 use super::{Address, Transport, Upstream};
 use crate::observe::Exposition;
 use crate::observe::counters::{
-    FORWARD_HEALTHCHECK_BROKEN, FORWARD_REJECTS, UPSTREAM_CONNECTIONS, UPSTREAM_RTT, UPSTREAM_UP,
+    FORWARD_HEALTHCHECK_BROKEN, FORWARD_REJECTS, UPSTREAM_CONNECTIONS, UPSTREAM_PACED, UPSTREAM_RETRIES_REFUSED,
+    UPSTREAM_RTT, UPSTREAM_UP,
 };
+use crate::sys::clock;
 
 /// Counts of upstreams that are gone are kept up to this many.
 const MAX_TALLIES: usize = 1024;
 
 /// The registry; clones are the same registry.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Upstreams(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    budget: Budget,
     known: Mutex<Known>,
     totals: Totals,
 }
@@ -47,12 +51,20 @@ pub(crate) struct Totals {
     broken: AtomicU64,
     rejects: AtomicU64,
     recoveries: AtomicU64,
+    retries_refused: AtomicU64,
+    paced: AtomicU64,
 }
 
 impl Upstreams {
     /// An empty registry.
     pub fn new() -> Upstreams {
-        Upstreams::default()
+        Upstreams::with_pps(0)
+    }
+
+    /// An empty one whose upstreams together are sent at most so many packets a second; 0: as many as there are.
+    pub fn with_pps(pps: u32) -> Upstreams {
+        let budget = Budget::new(pps, clock::now());
+        Upstreams(Arc::new(Inner { budget, known: Mutex::default(), totals: Totals::default() }))
     }
 
     /// Hands every upstream in use to `see`, in no particular order.
@@ -71,6 +83,8 @@ impl Upstreams {
         let totals = self.totals();
         into.counter(&FORWARD_HEALTHCHECK_BROKEN, &[], totals.broken.load(Relaxed));
         into.counter(&FORWARD_REJECTS, &[], totals.rejects.load(Relaxed));
+        into.counter(&UPSTREAM_RETRIES_REFUSED, &[], totals.retries_refused.load(Relaxed));
+        into.counter(&UPSTREAM_PACED, &[], totals.paced.load(Relaxed));
         let tallies: Vec<_> = self.known().tallies.values().cloned().collect();
         tallies.iter().for_each(|tally| tally.expose(into));
         // Upstreams with one label differ in source address or certificates: the label is up if one of them is.
@@ -79,7 +93,7 @@ impl Upstreams {
             let to = upstream.address().label();
             into.gauge(&UPSTREAM_CONNECTIONS, &[&to], upstream.connections() as f64);
             let (healthy, fastest) = up.entry(to).or_insert((false, None));
-            *healthy |= upstream.failed_checks() == 0;
+            *healthy |= !upstream.health().is_doubtful();
             *fastest = [*fastest, upstream.round_trip()].into_iter().flatten().min();
         });
         for (to, (healthy, fastest)) in up {
@@ -88,6 +102,11 @@ impl Upstreams {
                 into.gauge(&UPSTREAM_RTT, &[&to], fastest.as_secs_f64());
             }
         }
+    }
+
+    /// What may be sent in all.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.0.budget
     }
 
     /// A response came from `upstream`.
@@ -135,6 +154,12 @@ impl Upstreams {
     }
 }
 
+impl Default for Upstreams {
+    fn default() -> Upstreams {
+        Upstreams::new()
+    }
+}
+
 impl Known {
     fn tally(&mut self, to: String) -> Arc<Tally> {
         if self.tallies.len() >= MAX_TALLIES {
@@ -148,6 +173,16 @@ impl Totals {
     /// A query found every upstream down.
     pub(crate) fn broken(&self) {
         self.broken.fetch_add(1, Relaxed);
+    }
+
+    /// A further try was not made.
+    pub(crate) fn refuse_retry(&self) {
+        self.retries_refused.fetch_add(1, Relaxed);
+    }
+
+    /// A question was over the limit of packets.
+    pub(crate) fn pace(&self) {
+        self.paced.fetch_add(1, Relaxed);
     }
 
     /// A query was over `max_concurrent`.

@@ -7,9 +7,12 @@
 //! asked at most twice over one transport (RFC 9520 section 3.1 allows two repeats) and a question leaves at most
 //! [`MAX_ATTEMPTS`] times, so a closed port or a persistent RCODE cannot make a loop.
 
+mod attempt;
+
 use std::time::{Duration, Instant};
 
 use super::spec::MAX_UPSTREAMS;
+use attempt::{Attempt, Server};
 
 /// The most times one question leaves this host.
 pub(crate) const MAX_ATTEMPTS: usize = 6;
@@ -42,6 +45,8 @@ pub(crate) struct Candidate {
     pub(crate) via: Via,
     /// How long to wait for it before the next one is asked as well.
     pub(crate) patience: Duration,
+    /// It answers nearly everything with SERVFAIL and is asked to see whether that is over.
+    pub(crate) trial: bool,
 }
 
 /// The limits of one exchange.
@@ -71,6 +76,8 @@ pub(crate) enum Step {
         /// What led to it.
         why: Why,
     },
+    /// Patience with this attempt has run out. It stays open; said once.
+    Late(usize),
     /// `read_timeout` has ended this attempt.
     GiveUp(usize),
     /// Nothing to do before this time unless an attempt brings something.
@@ -121,40 +128,16 @@ enum SetAside {
     Truncated,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Server {
-    candidate: Candidate,
-    /// Attempts over the transport it is asked over now.
-    tries: u8,
-    not_before: Instant,
-    answered: bool,
-    /// It has said that it does not know EDNS.
-    classic: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Attempt {
-    server: usize,
-    via: Via,
-    sent: Instant,
-    patience: Duration,
-    open: bool,
-    /// It has brought something that cannot be read.
-    spoiled: bool,
-}
-
 impl Selection {
     /// Starts an exchange with `candidates` in the order in which they are to be asked; those beyond
     /// [`MAX_UPSTREAMS`] are left out.
     pub(crate) fn new(candidates: &[Candidate], rules: Rules, now: Instant) -> Selection {
-        let none = Candidate { member: 0, via: Via::Datagram, patience: Duration::ZERO };
-        let mut servers =
-            [Server { candidate: none, tries: 0, not_before: now, answered: false, classic: false }; MAX_UPSTREAMS];
+        let none = Candidate { member: 0, via: Via::Datagram, patience: Duration::ZERO, trial: false };
+        let mut servers = [Server::new(none, now); MAX_UPSTREAMS];
         for (server, candidate) in servers.iter_mut().zip(candidates) {
             server.candidate = *candidate;
         }
-        let unused =
-            Attempt { server: 0, via: Via::Datagram, sent: now, patience: Duration::ZERO, open: false, spoiled: false };
+        let unused = Attempt { open: false, ..Attempt::new(0, Via::Datagram, Duration::ZERO, now) };
         Selection {
             rules,
             servers,
@@ -179,6 +162,11 @@ impl Selection {
             self.close(attempt, now);
             return Step::GiveUp(attempt);
         }
+        let late = self.attempts().position(|attempt| !attempt.late && attempt.is_silent(now));
+        if let Some(attempt) = late {
+            self.attempts[attempt].late = true;
+            return Step::Late(attempt);
+        }
         if let Some((server, via, why)) = self.follow_up.take()
             && now < self.rules.budget
         {
@@ -197,6 +185,12 @@ impl Selection {
     pub(crate) fn failed(&mut self, attempt: usize, now: Instant) {
         self.servers[self.attempts[attempt].server].not_before = now + PAUSE;
         self.close(attempt, now);
+    }
+
+    /// What [`Step::Send`] asked for was not done, to spare the upstreams: only what is open is waited for.
+    pub(crate) fn withhold(&mut self, attempt: usize) {
+        self.attempts[attempt].open = false;
+        self.rules.attempts = 0;
     }
 
     /// The attempt brought a response whose RCODE moves on to the next server; the caller keeps the response.
@@ -280,6 +274,16 @@ impl Selection {
         self.servers[self.attempts[attempt].server].candidate.member
     }
 
+    /// Whether an attempt goes to a server that is on trial.
+    pub(crate) fn is_trial(&self, attempt: usize) -> bool {
+        self.servers[self.attempts[attempt].server].candidate.trial
+    }
+
+    /// Whether [`Step::Late`] was said of an attempt.
+    pub(crate) fn was_late(&self, attempt: usize) -> bool {
+        self.attempts[attempt].late
+    }
+
     /// When an attempt was made.
     pub(crate) fn sent(&self, attempt: usize) -> Instant {
         self.attempts[attempt].sent
@@ -292,8 +296,7 @@ impl Selection {
 
     /// Whether nothing has come from this attempt although patience with it has run out.
     pub(crate) fn is_silent(&self, attempt: usize, now: Instant) -> bool {
-        let attempt = &self.attempts[attempt];
-        attempt.open && !attempt.spoiled && now.saturating_duration_since(attempt.sent) >= attempt.patience
+        self.attempts[attempt].is_silent(now)
     }
 
     fn overdue(&self, now: Instant) -> Option<usize> {
@@ -355,7 +358,7 @@ impl Selection {
         }
         self.silence_tried |= why == Why::Silent;
         let attempt = self.used;
-        self.attempts[attempt] = Attempt { server, via, sent: now, patience, open: true, spoiled: false };
+        self.attempts[attempt] = Attempt::new(server, via, patience, now);
         self.used += 1;
         self.due = now + patience;
         Step::Send { attempt, member: self.servers[server].candidate.member, via, why }
@@ -367,15 +370,16 @@ impl Selection {
         self.set_aside == SetAside::Nothing && self.attempts().any(|attempt| attempt.open && !attempt.spoiled)
     }
 
-    /// When there is something to do again: the next attempt, the end of the wait for something better than the
-    /// response set aside, `read_timeout` of an attempt, or the deadline.
+    /// When there is something to do again: the next attempt, the end of patience with one, the end of the wait for
+    /// something better than the response set aside, `read_timeout` of an attempt, or the deadline.
     fn wake(&self, next: Option<Instant>) -> Instant {
         let waiting = if self.waits_to_the_end() { None } else { Some(self.due) };
         let given_up = self
             .rules
             .read_timeout
             .and_then(|limit| self.attempts().filter(|attempt| attempt.open).map(|attempt| attempt.sent + limit).min());
-        [next.or(waiting), given_up].into_iter().flatten().fold(self.rules.deadline, Instant::min)
+        let late = self.attempts().filter_map(Attempt::until_late).min();
+        [next.or(waiting), given_up, late].into_iter().flatten().fold(self.rules.deadline, Instant::min)
     }
 
     fn servers(&self) -> impl Iterator<Item = &Server> {

@@ -14,6 +14,7 @@ use super::tally::Tally;
 use super::transport::tcp::{Keeping, Streams};
 use super::transport::{Attempt, tls, udp};
 use super::{Address, Transport};
+use crate::sys::clock;
 
 /// One upstream: its address, its health, its round-trip time, its connections.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Upstream {
             source,
             tls,
             tally,
-            health: Health::default(),
+            health: Health::new(clock::now()),
             round_trip: RoundTrip::default(),
             edns: edns::Memory::default(),
             streams: Streams::default(),
@@ -209,11 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_without_interface_is_an_error_of_this_host() {
+    fn a_zone_without_interface_is_told_before_anything_is_sent() {
         let address = Address::parse("fe80::1%no-such-if0").unwrap();
         let tally = Arc::new(Tally::new(address.label()));
         let upstream = Upstream::new(address, None, None, tally);
         let leg = upstream.stream_leg();
-        assert!(!Failure::from_io(&upstream.target().unwrap_err(), leg).blames_upstream());
+        assert!(matches!(Failure::from_io(&upstream.target().unwrap_err(), leg), Failure::Local(..)));
     }
 }

@@ -9,7 +9,7 @@ use super::failure::{Cause, Network};
 use crate::dns::Rcode;
 use crate::observe::counters::{
     PROXY_CONN_HITS, PROXY_CONN_MISSES, PROXY_DURATION, PROXY_HEALTHCHECK_FAILURES, UPSTREAM_EDNS_FALLBACKS,
-    UPSTREAM_FAILURES, UPSTREAM_FALLBACKS, UPSTREAM_MISMATCHES, UPSTREAM_RETRIES,
+    UPSTREAM_FAILURES, UPSTREAM_FALLBACKS, UPSTREAM_MISMATCHES, UPSTREAM_RETRIES, UPSTREAM_SUSPICIONS,
 };
 use crate::observe::{Exposition, Metric, SharedHistogram, TIMES};
 
@@ -31,6 +31,7 @@ pub(crate) struct Tally {
     retries: AtomicU64,
     without_edns: AtomicU64,
     check_failures: AtomicU64,
+    suspicions: AtomicU64,
     durations: [OnceLock<SharedHistogram>; RCODES],
 }
 
@@ -99,6 +100,7 @@ impl Tally {
             retries: AtomicU64::new(0),
             without_edns: AtomicU64::new(0),
             check_failures: AtomicU64::new(0),
+            suspicions: AtomicU64::new(0),
             durations: Default::default(),
         }
     }
@@ -113,6 +115,7 @@ impl Tally {
         tell(&PROXY_HEALTHCHECK_FAILURES, &[PROXY, to], &self.check_failures);
         tell(&UPSTREAM_RETRIES, &[to], &self.retries);
         tell(&UPSTREAM_EDNS_FALLBACKS, &[to], &self.without_edns);
+        tell(&UPSTREAM_SUSPICIONS, &[to], &self.suspicions);
         for network in Network::ALL {
             tell(&PROXY_CONN_HITS, &[PROXY, to, network.name()], &self.reused[network as usize]);
             tell(&PROXY_CONN_MISSES, &[PROXY, to, network.name()], &self.opened[network as usize]);
@@ -161,6 +164,11 @@ impl Tally {
 
     pub(crate) fn check_failure(&self) {
         self.check_failures.fetch_add(1, Relaxed);
+    }
+
+    /// Several queries in a row brought nothing.
+    pub(crate) fn suspected(&self) {
+        self.suspicions.fetch_add(1, Relaxed);
     }
 
     /// A completed exchange. `rcode` is the header's part of the RCODE.

@@ -4,7 +4,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 const MS: Duration = Duration::from_millis(1);
 
 fn candidates(count: u8) -> Vec<Candidate> {
-    (0..count).map(|member| Candidate { member, via: Via::Datagram, patience: 100 * MS }).collect()
+    (0..count).map(|member| Candidate { member, via: Via::Datagram, patience: 100 * MS, trial: false }).collect()
 }
 
 fn epoch() -> Instant {
@@ -56,6 +56,7 @@ fn play(count: u8, change: impl FnOnce(&mut Rules), fate: impl Fn(usize, u8, Via
                     }
                 }
             }
+            Step::Late(attempt) => assert!(selection.is_silent(attempt, now)),
             Step::GiveUp(attempt) => log.push(format!("give up {attempt} @{at}")),
             Step::Wait(until) => {
                 assert!(until > now, "a wait that is no wait");

@@ -1,0 +1,179 @@
+//! Checks: whether an upstream can be asked is found out by asking it once queries have failed, until it answers.
+//!
+//! Nothing is checked while all goes well. What failed is asked `<domain> NS`; any response ends it. Each failed check
+//! counts, and above `max_fails` the upstream is down. A dead one gets there in about a second and a half, because a
+//! check waits little longer than a query would. From then on it is probed once a second, so that it is back within
+//! two (RFC 2308 section 7.2 allows five minutes).
+
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::{sleep, timeout};
+
+use super::Upstreams;
+use super::health::{Prober, SUSPECT};
+use super::selection::Via;
+use super::server::Upstream;
+use super::spec::PoolSpec;
+use super::transport::tcp::Keeping;
+use super::transport::{Attempt, Event};
+use crate::dns::convert::Outgoing;
+use crate::dns::{Class, Name, Type};
+use crate::sys::clock;
+
+/// The shortest time from one check to the next.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+/// Bounds of the wait for a check of an upstream that is not down; in between, twice the patience with a query.
+const LIMITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(1);
+/// How long a check of one that is down waits over TCP or TLS, handshakes included.
+const STREAM_LIMIT: Duration = Duration::from_secs(2);
+/// As many lost queries in a row are reason for a check: one alone may be a slow name.
+const REASON: u32 = 2;
+
+/// How the upstreams of a pool are checked.
+#[derive(Debug)]
+pub(crate) struct Check {
+    query: Vec<u8>,
+    interval: Duration,
+    max_fails: u32,
+    via: Via,
+    keeping: Keeping,
+    upstreams: Upstreams,
+}
+
+impl Check {
+    pub(crate) fn new(spec: &PoolSpec, keeping: Keeping, upstreams: &Upstreams) -> Check {
+        Check {
+            query: ns_query(&spec.health_check.domain, !spec.health_check.no_rec),
+            interval: spec.health_check.interval.max(SHORTEST_INTERVAL),
+            max_fails: spec.max_fails,
+            via: if spec.force_tcp { Via::Stream } else { Via::Datagram },
+            keeping,
+            upstreams: upstreams.clone(),
+        }
+    }
+
+    /// Whether checks are made at all.
+    pub(crate) fn is_on(&self) -> bool {
+        self.max_fails != 0
+    }
+
+    /// Whether the upstream is to be passed by.
+    pub(crate) fn is_down(&self, upstream: &Upstream) -> bool {
+        self.is_on() && upstream.health().fails() > self.max_fails
+    }
+
+    /// A query brought nothing in time, or nothing at all. Must be called on a tokio runtime.
+    pub(crate) fn lost(self: &Arc<Check>, upstream: &Arc<Upstream>) {
+        let lost = upstream.health().lost();
+        if lost == SUSPECT {
+            upstream.tally().suspected();
+        }
+        if lost >= REASON {
+            self.start(upstream);
+        }
+    }
+
+    /// Checks the upstream until it answers, if that is not being done already. Must be called on a tokio runtime.
+    pub(crate) fn start(self: &Arc<Check>, upstream: &Arc<Upstream>) {
+        if self.is_on() && upstream.health().checks_begin() {
+            let running = Running(Arc::downgrade(upstream));
+            let check = self.clone();
+            tokio::spawn(async move { check.run(running).await });
+        }
+    }
+
+    async fn run(&self, running: Running) {
+        // Between checks the upstream may be dropped from the configuration.
+        while let Some(upstream) = running.0.upgrade() {
+            let health = upstream.health();
+            let started = clock::now();
+            if !self.is_down(&upstream) {
+                health.checked(started);
+            } else if !health.may_probe(Prober::Check, started) {
+                let pause = health.until_probe(started);
+                drop(upstream);
+                sleep(pause).await;
+                continue;
+            }
+            let healthy = self.passes(&upstream).await;
+            if healthy {
+                self.upstreams.answered(&upstream);
+            } else {
+                health.failed();
+                upstream.tally().check_failure();
+            }
+            drop(upstream);
+            // The pause after a success keeps a slow upstream from being checked for every slow answer.
+            let pause = self.interval.mul_f64(rand::rng().random_range(0.8..1.0));
+            sleep(pause.saturating_sub(clock::now().duration_since(started))).await;
+            if healthy {
+                return;
+            }
+        }
+    }
+
+    async fn passes(&self, upstream: &Arc<Upstream>) -> bool {
+        let via = upstream.via(self.via);
+        let was_warm = upstream.streams().is_warm();
+        // A check is not held back by the cap on packets, but others are held back by it.
+        let _ = self.upstreams.budget().packet(false, clock::now());
+        let down = self.is_down(upstream);
+        let Ok(mut attempt) = upstream.attempt(&self.query, via, self.keeping, !down) else { return false };
+        let mut wrong = 0;
+        let answer = poll_fn(|cx| attempt.poll(cx, &self.query, upstream.tally(), &mut wrong));
+        match timeout(limit(upstream, via, down), answer).await {
+            Ok(event) => matches!(event, Event::Answer(_)),
+            Err(_) => {
+                // A connection that was opened only just may yet be the one that works.
+                if was_warm && let Attempt::Stream(question) = &attempt {
+                    upstream.streams().distrust(question);
+                }
+                false
+            }
+        }
+    }
+}
+
+/// How long a check is waited for.
+fn limit(upstream: &Upstream, via: Via, down: bool) -> Duration {
+    match (down, via) {
+        (false, _) => (upstream.patience(via) * 2).clamp(*LIMITS.start(), *LIMITS.end()),
+        (true, Via::Datagram) => *LIMITS.end(),
+        (true, Via::Stream) => STREAM_LIMIT,
+    }
+}
+
+/// That a check is running; ends with it, also when its runtime ends.
+struct Running(Weak<Upstream>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(upstream) = self.0.upgrade() {
+            upstream.health().checks_end();
+        }
+    }
+}
+
+fn ns_query(domain: &Name, recursion_desired: bool) -> Vec<u8> {
+    Outgoing { recursion_desired, ..Outgoing::plain(domain.as_wire(), Type::NS, Class::IN) }.to_wire(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::Query;
+
+    #[test]
+    fn a_check_asks_for_name_servers() {
+        let query = ns_query(&Name::parse("cluster.local").unwrap(), true);
+        let parsed = Query::parse(&query).expect("a well-formed query");
+        assert_eq!(parsed.name(), b"\x07cluster\x05local\x00");
+        assert_eq!((parsed.qtype, parsed.qclass), (Type::NS, Class::IN));
+        assert!(parsed.recursion_desired());
+        let query = ns_query(&Name::root(), false);
+        assert!(!Query::parse(&query).expect("a well-formed query").recursion_desired());
+    }
+}

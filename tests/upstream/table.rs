@@ -104,6 +104,10 @@ const ROWS: &[Row] = &[
     row("early-noqr",       NOERROR, &[], Right,       AtOnce, [1, 1, 1]),
     row("early-short",      NOERROR, &[], Right,       AtOnce, [1, 1, 1]),
     row("early-garbage",    NOERROR, &[], Right,       AtOnce, [1, 1, 1]),
+    row("early-pointer",    NOERROR, &[], Right,       AtOnce, [1, NONE, NONE]),
+    row("early-badrdata",   NOERROR, &[], Right,       AtOnce, [1, NONE, NONE]),
+    row("early-badlength",  NOERROR, &[], Right,       AtOnce, [1, NONE, NONE]),
+    row("early-badcount",   NOERROR, &[], Right,       AtOnce, [1, NONE, NONE]),
     row("flood",            NOERROR, &[], Right,       AtOnce, [2, NONE, NONE]),
     // A wrong packet and nothing after it.
     row("badid",        SERVFAIL, &[22], Nothing,      Budget, [3, 2, 2]),
@@ -113,6 +117,10 @@ const ROWS: &[Row] = &[
     row("noqr",         SERVFAIL, &[22], Nothing,      Budget, [3, 2, 2]),
     row("short",        SERVFAIL, &[22], Nothing,      Budget, [3, 2, 2]),
     row("garbage",      SERVFAIL, &[22], Nothing,      Budget, [3, 2, 2]),
+    row("pointer",      SERVFAIL, &[24], Nothing,      InTime, [2, 2, 2]),
+    row("badrdata",     SERVFAIL, &[24], Nothing,      InTime, [2, 2, 2]),
+    row("badlength",    SERVFAIL, &[24], Nothing,      InTime, [2, 2, 2]),
+    row("badcount",     SERVFAIL, &[24], Nothing,      InTime, [2, 2, 2]),
     // Slow, or nothing.
     row("slow-40",      NOERROR,  &[],   Right,        AtOnce, [1, 1, 1]),
     row("slow-1200",    NOERROR,  &[],   Right,        InTime, [2, 2, 2]),
@@ -146,34 +154,49 @@ fn over_tls() {
     check(Via::Tls);
 }
 
-/// Rows with an answer at once one after the other, beside them each of the others with an agent and an upstream of its
-/// own, whose connections it may spoil.
+/// Where a row is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// With all others that are answered at once, one after the other.
+    Turn,
+    /// With all others that nobody answers, at the same time.
+    Crowd,
+    /// With an agent and an upstream of its own: it spoils a connection, or is remembered of the upstream.
+    Alone,
+}
+
+/// Everything is started before anything is measured.
 #[track_caller]
 fn check(via: Via) {
-    let rows = ROWS.iter().filter(|row| row.queries[via as usize] != NONE);
-    let (quick, slow): (Vec<&Row>, Vec<&Row>) = rows.partition(|row| row.when == AtOnce);
-    let mut wrong = Vec::new();
-    thread::scope(|scope| {
-        let slow: Vec<_> = slow
-            .into_iter()
-            .map(|row| {
-                scope.spawn(move || {
-                    let up = via.upstream();
-                    row.check(via, &via.agent(&[&up], ""), &up)
-                })
-            })
-            .collect();
+    let rows = || ROWS.iter().filter(|row| row.queries[via as usize] != NONE);
+    let lab = || {
         let up = via.upstream();
-        let agent = via.agent(&[&up], "");
-        wrong.extend(quick.into_iter().filter_map(|row| row.check(via, &agent, &up)));
-        wrong.extend(slow.into_iter().filter_map(|row| row.join().expect("a check does not panic")));
+        (via.agent(&[&up], ""), up)
+    };
+    let (shared, crowded) = (lab(), lab());
+    let alone: Vec<_> = rows().filter(|row| row.place() == Place::Alone).map(|row| (row, lab())).collect();
+    let wrong: Vec<String> = thread::scope(|scope| {
+        let alone = alone.iter().map(|(row, lab)| scope.spawn(move || row.check(via, lab)));
+        let (crowd, crowded) = (rows().filter(|row| row.place() == Place::Crowd), &crowded);
+        let running: Vec<_> = alone.chain(crowd.map(|row| scope.spawn(move || row.check(via, crowded)))).collect();
+        let turns = rows().filter(|row| row.place() == Place::Turn).filter_map(|row| row.check(via, &shared));
+        let wrong: Vec<String> = turns.collect();
+        wrong.into_iter().chain(running.into_iter().filter_map(|row| row.join().expect("no panic"))).collect()
     });
     assert!(wrong.is_empty(), "over {via:?}:\n{}", wrong.join("\n"));
 }
 
 impl Row {
+    fn place(&self) -> Place {
+        match (self.label, self.when) {
+            ("noedns" | "noednsimp" | "half", _) | (_, InTime) => Place::Alone,
+            (_, AtOnce) => Place::Turn,
+            (_, Budget) => Place::Crowd,
+        }
+    }
+
     /// What is not as it should be.
-    fn check(&self, via: Via, agent: &Agent, up: &Upstream) -> Option<String> {
+    fn check(&self, via: Via, (agent, up): &(Agent, Upstream)) -> Option<String> {
         let expected = self.queries[via as usize];
         for round in 1.. {
             let name = format!("{}.n{round}.table.test.", self.label);

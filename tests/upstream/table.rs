@@ -78,13 +78,14 @@ const ROWS: &[Row] = &[
     row("tc",           NOERROR,  &[],   Right,        AtOnce, [2, 1, 1]),
     row("tctail",       NOERROR,  &[],   Records(2),   AtOnce, [2, 1, 1]),
     row("tcboth",       NOERROR,  &[],   Cut,          AtOnce, [2, 1, 1]),
-    row("noedns",       NOERROR,  &[],   Right,        AtOnce, [2, 2, 2]),
-    row("noednsimp",    NOERROR,  &[],   Right,        AtOnce, [2, 2, 2]),
     row("empty",        NOERROR,  &[],   Nothing,      AtOnce, [1, 1, 1]),
     row("nodata",       NOERROR,  &[],   Nothing,      AtOnce, [1, 1, 1]),
     row("nx",           NXDOMAIN, &[],   Nothing,      AtOnce, [1, 1, 1]),
     row("nxnosoa",      NXDOMAIN, &[],   Nothing,      AtOnce, [1, 1, 1]),
     row("other",        NOERROR,  &[],   Nothing,      AtOnce, [1, 1, 1]),
+    // What is remembered of an upstream, so not at once: each has an agent of its own.
+    row("noedns",       NOERROR,  &[],   Right,        InTime, [2, 2, 2]),
+    row("noednsimp",    NOERROR,  &[],   Right,        InTime, [2, 2, 2]),
     // Failures that the upstream tells.
     row("servfail",     SERVFAIL, &[],   Nothing,      AtOnce, [1, 1, 1]),
     row("refused",      REFUSED,  &[],   Nothing,      AtOnce, [1, 1, 1]),
@@ -95,6 +96,10 @@ const ROWS: &[Row] = &[
     // Answers that are no use.
     row("cnameloop",    SERVFAIL, &[24], Nothing,      AtOnce, [1, 1, 1]),
     row("cnametwo",     SERVFAIL, &[24], Nothing,      AtOnce, [1, 1, 1]),
+    row("pointer",      SERVFAIL, &[24], Nothing,      InTime, [2, 2, 2]),
+    row("badrdata",     SERVFAIL, &[24], Nothing,      InTime, [2, 2, 2]),
+    row("badlength",    SERVFAIL, &[24], Nothing,      InTime, [2, 2, 2]),
+    row("badcount",     SERVFAIL, &[24], Nothing,      InTime, [2, 2, 2]),
     // A wrong packet, the right one after it.
     row("early-badid",      NOERROR, &[], Right,       AtOnce, [1, 1, 1]),
     row("early-port",       NOERROR, &[], Right,       AtOnce, [1, NONE, NONE]),

@@ -4,5 +4,6 @@ mod certificates;
 mod choice;
 mod datagrams;
 mod edns;
+mod forgery;
 mod streams;
 mod wrong;

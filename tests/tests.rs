@@ -10,11 +10,11 @@ mod corefile;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod hosts;
 #[cfg(test)]
 mod lifecycle;
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod outside;
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub(crate) struct Flags {
     /// Source networks that are answered besides the usual ones, comma separated
     #[arg(long, value_name = "CIDR,...", value_parser = ValueParser::new(value::networks), help_heading = SERVING)]
     pub(crate) client_net: Option<value::Networks>,
-    /// TCP connections in all
+    /// TCP connections in all; fewer where a limit on memory or open files leaves no room
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections, help_heading = SERVING)]
     pub(crate) tcp_connections: usize,
     /// TCP connections from one source address

@@ -11,16 +11,12 @@
 use std::path::{Path, PathBuf};
 
 use super::flags::Flags;
+use crate::life::budget;
 use crate::life::options::{
     Configuration, DEFAULT_CONFIG_MAP, DEFAULT_TEMPLATE, NodeOptions, Options, TcpLimits, Template,
 };
 use crate::node::{Desired, Rules};
 use crate::sys;
-
-/// Used where the control group sets no limit.
-const UNLIMITED_CACHE: usize = 64 << 20;
-/// More than this by default helps no node; `-cache-memory` may ask for it.
-const LARGEST_DEFAULT_CACHE: usize = 1 << 30;
 
 /// Facts about the machine that decide defaults.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +49,8 @@ pub(crate) fn options(flags: &Flags, machine: &Machine) -> Result<Options, Strin
         configuration,
         dns_port: flags.dns_port,
         workers: flags.workers.map_or(machine.cpus, usize::from),
-        cache_memory: flags.cache_memory.unwrap_or_else(|| default_cache(machine.memory_limit)),
+        cache_memory: flags.cache_memory.unwrap_or_else(|| budget::default_cache(machine.memory_limit)),
+        memory_limit: machine.memory_limit,
         client_networks: flags.client_networks(),
         tcp: TcpLimits {
             connections: flags.tcp_connections.max(1),
@@ -137,14 +134,6 @@ fn warnings(flags: &Flags) -> Vec<String> {
         warnings.push("-corefile has no effect, as in node-cache: use -conf or -basecorefile".to_owned());
     }
     warnings
-}
-
-/// A third of what the group may use: the rest is for connections, buffers and code.
-fn default_cache(memory_limit: Option<u64>) -> usize {
-    match memory_limit {
-        None => UNLIMITED_CACHE,
-        Some(limit) => usize::try_from(limit / 3).unwrap_or(usize::MAX).clamp(1 << 20, LARGEST_DEFAULT_CACHE),
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::dns::Protocol;
 use crate::observe::log::{self, Log};
 use crate::observe::{Registry, counters, probe};
 use crate::resolve::Shared;
-use crate::serve::{Limits, Places, Setup};
+use crate::serve::{Places, Setup};
 use crate::sys::seccomp::{self, Confined};
 use crate::sys::{self, clock, privileges, sockopt};
 
@@ -72,6 +72,8 @@ pub fn serve(ends: Ends, options: &Options) -> Result<u8> {
     let keeper = Keeper::adopt(ends.requests).context("the line to the keeper")?;
     let news = sys::channel::adopt(ends.news).context("the line to the keeper")?;
     nix::sys::prctl::set_name(c"dnslet").context("cannot set the name of the process")?;
+    // Where it may not, it does with what there is.
+    let _ = sockopt::raise_descriptor_limit();
     let dropped = privileges::drop(Some(options.user), ends.parent).context("cannot give up privileges")?;
     let confined = seccomp::confine().context("cannot give up system calls")?;
     let registry = Registry::new(options.workers);
@@ -145,7 +147,7 @@ impl<'a> Agent<'a> {
             Err(error) => return Err((common.keeper, error)),
         };
         let shared = Arc::new(Shared::new(Arc::clone(&next.snapshot.resolver)));
-        let server = match Server::start(&setup(options, &common, &shared), options.workers) {
+        let server = match Server::start(&setup(&common, &shared), options.workers) {
             Ok(server) => server,
             Err(error) => return Err((common.keeper, anyhow!(error).context("cannot start workers"))),
         };
@@ -286,15 +288,13 @@ impl<'a> Agent<'a> {
     }
 }
 
-fn setup(options: &Options, common: &Common, shared: &Arc<Shared>) -> Setup {
-    let limits = Limits {
-        connections: options.tcp.connections,
-        per_source: options.tcp.per_client,
-        per_connection: options.tcp.in_flight,
-        ..Limits::default()
-    };
-    let limits = sockopt::descriptor_limit().map_or(limits.clone(), |descriptors| limits.within(descriptors));
-    Setup { resolver: Arc::clone(shared), places: Places::new(&limits), registry: Arc::clone(&common.registry), limits }
+fn setup(common: &Common, shared: &Arc<Shared>) -> Setup {
+    Setup {
+        resolver: Arc::clone(shared),
+        places: Places::new(&common.limits),
+        registry: Arc::clone(&common.registry),
+        limits: common.limits.clone(),
+    }
 }
 
 /// Logs and counts what the sources had to say.

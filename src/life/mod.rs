@@ -27,6 +27,7 @@
 //! The room never sees a query, and is the only one that reads files; in it only the keeper binds sockets.
 
 mod agent;
+pub(crate) mod budget;
 mod channel;
 mod cluster;
 mod drain;

@@ -24,6 +24,8 @@ pub struct Options {
     pub workers: usize,
     /// Bytes the cache may hold, all zones together.
     pub cache_memory: usize,
+    /// What the control group of this process may use, in bytes; `None` where nothing limits it.
+    pub memory_limit: Option<u64>,
     /// Networks answered besides the ones that are answered anyway.
     pub client_networks: Vec<Network>,
     /// Limits of the TCP side.

@@ -11,8 +11,10 @@ use crate::observe::{Readiness, Registry, Sockets, counters};
 use crate::resolve::{ClientPolicy, Failures, Flights, Parts, Resolver};
 use crate::routes::Routes;
 use crate::serve::Limits;
+use crate::sys::sockopt;
 use crate::upstream::Upstreams;
 
+use super::budget::Budget;
 use super::channel::Keeper;
 use super::endpoints::{Endpoints, Prepared, Shows, Wanted};
 use super::hosts::Hosts;
@@ -24,9 +26,6 @@ use super::resolvconf::Own;
 use super::server::Bound;
 use super::weights::WeightFiles;
 use super::{machine, scrape};
-
-/// The memory of failed questions is this part of the cache's, beside it.
-const FAILURES_SHARE: usize = 16;
 
 /// What lives as long as the process, whatever the configuration.
 pub(super) struct Common {
@@ -44,6 +43,7 @@ pub(super) struct Common {
     pub(super) flights: Arc<Flights>,
     pub(super) failures: Arc<Failures>,
     pub(super) upstreams: Upstreams,
+    pub(super) limits: Limits,
 }
 
 /// One configuration, as it is or was in force.
@@ -72,9 +72,9 @@ impl Common {
     /// Everything empty, with the bounds of `options`.
     pub(super) fn new(options: &Options, keeper: Keeper, registry: Arc<Registry>, query_log: QueryLog) -> Common {
         let cache = Cache::new(options.cache_memory);
-        let limits = Limits::default();
-        let flights = Flights::new(options.workers * limits.inflight, limits.waiting_per_client(options.workers));
-        let failures = Failures::new(options.cache_memory / FAILURES_SHARE);
+        let budget = Budget::of(options, sockopt::descriptor_limit().ok());
+        let flights = Flights::new(budget.flights, budget.limits.waiting_per_client(options.workers));
+        let failures = Failures::new(budget.failures);
         let upstreams = Upstreams::with_pps(options.upstream_pps);
         scrape::describe_process(&registry, &cache, &flights, &failures, &upstreams);
         let clients = ClientPolicy { nets: options.client_networks.clone() };
@@ -101,6 +101,7 @@ impl Common {
             flights,
             failures,
             upstreams,
+            limits: budget.limits,
         }
     }
 

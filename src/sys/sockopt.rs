@@ -132,6 +132,19 @@ pub fn descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Raises that limit to the hard one, and returns it.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the answer, and then holds what is to be set.
+    let failed = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) < 0 || {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) < 0
+        }
+    };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(limit.rlim_cur) }
+}
+
 fn create(address: SocketAddr, kind: Type, protocol: Protocol, options: &Options) -> Result<Socket, Error> {
     let failed = |step| move |cause| Error { step, address, cause };
     let socket =

@@ -165,7 +165,10 @@ impl Player {
             };
         };
         let mut out = Vec::new();
-        miss.end(Some(&outcome), self.now, &mut out);
+        match miss.is_refresh() {
+            true => miss.refreshed(&outcome, self.now),
+            false => miss.finish(&outcome, &mut out),
+        }
         Ok(out)
     }
 }

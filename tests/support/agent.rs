@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::{Address, DNS};
+use super::cgroup::Cgroup;
 use super::client::{Tcp, Udp};
 use super::message::{Message, Query};
 use super::process::{Directory, Process};
@@ -53,10 +54,15 @@ impl Agent {
     }
 
     pub fn plan() -> Plan {
-        let (address, directory) = (Address::fresh(), Directory::new());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dnslet"));
-        command.current_dir(directory.path()).env_remove("KUBERNETES_SERVICE_HOST");
-        Plan { address, directory, corefile: String::new(), command }
+        Plan::of(Command::new(env!("CARGO_BIN_EXE_dnslet")))
+    }
+
+    /// The same in a control group, of another build where one is given.
+    pub fn plan_inside(group: &Cgroup, build: Option<&Path>) -> Plan {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]);
+        command.arg(group.path()).arg(build.unwrap_or(Path::new(env!("CARGO_BIN_EXE_dnslet"))));
+        Plan::of(command)
     }
 
     pub fn ip(&self) -> IpAddr {
@@ -146,6 +152,12 @@ impl DerefMut for Agent {
 }
 
 impl Plan {
+    fn of(mut command: Command) -> Plan {
+        let (address, directory) = (Address::fresh(), Directory::new());
+        command.current_dir(directory.path()).env_remove("KUBERNETES_SERVICE_HOST");
+        Plan { address, directory, corefile: String::new(), command }
+    }
+
     pub fn ip(&self) -> IpAddr {
         self.address.ip()
     }

@@ -6,6 +6,7 @@ pub mod address;
 pub mod agent;
 pub mod answer;
 pub mod certificates;
+pub mod cgroup;
 pub mod client;
 pub mod dig;
 pub mod line;

@@ -10,9 +10,6 @@ use crate::sys::sockopt;
 
 use crate::life::{machine, refusal};
 
-/// Octets of receive buffer per UDP socket: a burst waits here while its worker is busy.
-const RECEIVE_BUFFER: usize = 1 << 20;
-
 /// Addresses that may be held; a Corefile with more does not start.
 const MOST: usize = 1024;
 
@@ -24,9 +21,11 @@ pub(super) enum Use {
 }
 
 /// Everything that is held, by address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Holdings {
     held: BTreeMap<(SocketAddr, Use), Held>,
+    /// Octets to ask for per UDP socket.
+    receive_buffer: usize,
 }
 
 /// The sockets of one address.
@@ -39,14 +38,19 @@ pub(super) struct Held {
 }
 
 impl Holdings {
+    /// Nothing yet; each UDP socket will have a receive buffer of so many octets, if it may.
+    pub(super) fn new(receive_buffer: usize) -> Holdings {
+        Holdings { held: BTreeMap::new(), receive_buffer }
+    }
+
     /// The sockets of this address: those that are held, or new ones. The error is a sentence for the operator.
     pub(super) fn claim(&mut self, address: SocketAddr, purpose: Use, workers: usize) -> Result<&Held, String> {
         let key = (address, purpose);
         let fits = |held: &Held| held.udp.len() == workers;
         if !self.held.get(&key).is_some_and(fits) {
             self.held.remove(&key);
-            let held =
-                Held::bind(address, workers).map_err(|(transport, error)| refusal::explain(&error, transport))?;
+            let held = Held::bind(address, workers, self.receive_buffer)
+                .map_err(|(transport, error)| refusal::explain(&error, transport))?;
             self.held.insert(key, held);
         }
         let held = self.held.get_mut(&key).expect("it was there or has been put there");
@@ -76,12 +80,12 @@ impl Holdings {
 
 impl Held {
     /// Binds UDP once per worker and TCP once.
-    fn bind(address: SocketAddr, workers: usize) -> Result<Held, (PortOf, sockopt::Error)> {
+    fn bind(address: SocketAddr, workers: usize, receive_buffer: usize) -> Result<Held, (PortOf, sockopt::Error)> {
         let at = machine::bindable(address);
         let options = sockopt::Options {
             freebind: true,
             dual_stack: true,
-            receive_buffer: Some(RECEIVE_BUFFER),
+            receive_buffer: Some(receive_buffer),
             ..sockopt::Options::default()
         };
         let mut absent = false;
@@ -121,7 +125,7 @@ mod tests {
 
     #[test]
     fn each_worker_gets_its_own_socket_on_the_same_address() {
-        let (mut holdings, address) = (Holdings::default(), free_address());
+        let (mut holdings, address) = (Holdings::new(1 << 16), free_address());
         let held = holdings.claim(address, Use::Dns, 3).unwrap();
         assert_eq!((held.udp.len(), held.absent, held.descriptors().len()), (3, false, 4));
         assert!(held.udp.iter().all(|socket| socket.local_addr().unwrap() == address));
@@ -131,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_foreign_holder_is_named_and_an_absent_address_is_bound() {
-        let (mut holdings, holder) = (Holdings::default(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (mut holdings, holder) = (Holdings::new(1 << 16), UdpSocket::bind("127.0.0.1:0").unwrap());
         let error = holdings.claim(holder.local_addr().unwrap(), Use::Dns, 1).unwrap_err();
         assert!(error.contains("in use by") && error.contains(&format!("pid {}", std::process::id())), "{error}");
         assert!(holdings.claim("192.0.2.77:5399".parse().unwrap(), Use::Dns, 1).unwrap().absent);
@@ -139,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_next_server_gets_the_same_sockets_with_what_waits_in_them() {
-        let (mut holdings, address) = (Holdings::default(), free_address());
+        let (mut holdings, address) = (Holdings::new(1 << 16), free_address());
         holdings.claim(address, Use::Dns, 1).unwrap();
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"waiting", address).unwrap();
         let held = holdings.claim(address, Use::Dns, 1).unwrap();
@@ -149,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_closed() {
-        let (mut holdings, kept, left) = (Holdings::default(), free_address(), free_address());
+        let (mut holdings, kept, left) = (Holdings::new(1 << 16), free_address(), free_address());
         for address in [kept, left] {
             holdings.claim(address, Use::Dns, 1).unwrap();
         }

@@ -39,6 +39,7 @@ use crate::observe::Registry;
 use crate::observe::log::{self, Log};
 use crate::sys::clock;
 
+use super::budget;
 use super::channel::{Kept, News, Probed, Serving};
 use super::last::Last;
 use super::options::{Configuration, LogFormat, Options};
@@ -116,7 +117,7 @@ impl<'a> Keeper<'a> {
         Keeper {
             options,
             stdin,
-            holdings: Holdings::default(),
+            holdings: Holdings::new(budget::receive_buffer(options)),
             child: None,
             pace: Pace::default(),
             next: clock::now(),
@@ -186,7 +187,7 @@ impl<'a> Keeper<'a> {
             self.kept.wedged += 1;
             if self.tried {
                 // It was deaf from the beginning, so the fault may be in the sockets that it got.
-                self.holdings = Holdings::default();
+                self.holdings.keep(&[], &[]);
             }
         } else {
             self.kept.died += 1;

@@ -8,7 +8,6 @@ use nix::sys::signal::Signal;
 use crate::life::signals::{Asked, Signals};
 
 use super::child::Event;
-use super::holdings::Holdings;
 use super::{Keeper, next};
 
 /// What a server may take to end besides its lameduck time; it gives what is in progress four seconds.
@@ -26,7 +25,7 @@ impl Keeper<'_> {
         }
         // No other server follows, so the sockets are this one's alone: each is closed the moment its queue is answered,
         // and from then on the kernel gives another instance on the address what comes.
-        self.holdings = Holdings::default();
+        self.holdings.keep(&[], &[]);
         if asked == Asked::Quit {
             self.pass_on(Signal::SIGKILL);
             return self.finish(0).await;

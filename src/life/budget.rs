@@ -1,0 +1,215 @@
+//! What the memory limit of the control group is spent on, and how much of everything there may be because of it.
+
+use crate::serve::Limits;
+
+use super::options::{Options, TcpLimits};
+
+/// Used for the cache where the control group sets no limit.
+const UNLIMITED_CACHE: usize = 64 << 20;
+/// More than this by default helps no node; `-cache-memory` may ask for it.
+const LARGEST_DEFAULT_CACHE: usize = 1 << 30;
+
+/// Both processes at rest, pages of the program included, measured.
+const AT_REST: usize = 14 << 20;
+/// One more worker: its stack, its buffers, its part of the allocator.
+const PER_WORKER: usize = 1 << 20;
+/// Octets of cache for which the allocator loses one, measured under a flood that replaces all of them.
+const LOSS: usize = 8;
+/// The memory of failed questions is this part of the cache's, beside it.
+const FAILURES: usize = 16;
+/// A flight with its sockets, measured while upstreams are silent.
+const FLIGHT: usize = 8 << 10;
+/// A query that waits for one.
+const WAITING: usize = 2 << 10;
+/// A connection of a client with its socket. One that holds a long message back takes more, for as long as a message may
+/// take.
+const CONNECTION: usize = 8 << 10;
+/// So many listening addresses have full queues at once.
+const BUSY_ADDRESSES: usize = 2;
+/// Octets of receive buffer per listening UDP socket: a burst waits here while its worker is busy.
+const RECEIVE_BUFFER: usize = 1 << 20;
+/// A smaller one would lose the bursts of ordinary clients.
+const SMALLEST_RECEIVE_BUFFER: usize = 64 << 10;
+/// However little memory there is, so many flights and connections are taken on.
+const FEWEST: usize = 64;
+
+/// How much of everything there may be.
+///
+/// Both processes together stay inside the limit with everything full at once. Where there is none, the defaults hold. The
+/// parts, and what they come to for 64 MiB and two workers:
+///
+/// | part | octets | MiB |
+/// |---|---|---|
+/// | both processes at rest | 14 MiB, and 1 MiB per worker | 16 |
+/// | cache entries | `-cache-memory`; a third where it is not given | 21.3 |
+/// | what the allocator loses on them | an eighth of that | 2.7 |
+/// | failed questions | a sixteenth of it | 1.3 |
+/// | flights and queries that wait | three eighths of the rest, 10 KiB for one of each | 8.5 |
+/// | TCP connections of clients | three eighths of the rest, 8 KiB for each | 8.5 |
+/// | receive buffers of listening UDP sockets | a quarter of the rest | 5.7 |
+///
+/// A flight has up to three sockets, most have one; a quarter of the descriptors is for flights and half of them for
+/// connections.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    /// The bounds of each worker and of connections.
+    pub(super) limits: Limits,
+    /// Flights of all workers together.
+    pub(super) flights: usize,
+    /// Octets for the memory of failed questions.
+    pub(super) failures: usize,
+}
+
+/// What the parts depend on.
+#[derive(Clone, Copy)]
+struct Given {
+    memory_limit: Option<u64>,
+    workers: usize,
+    cache: usize,
+    tcp: TcpLimits,
+}
+
+impl Budget {
+    /// What `options` and the machine allow. `descriptors`: how many this process may open.
+    pub(super) fn of(options: &Options, descriptors: Option<u64>) -> Budget {
+        Given::from(options).budget(descriptors)
+    }
+}
+
+impl Given {
+    fn budget(self, descriptors: Option<u64>) -> Budget {
+        let mut limits = Limits {
+            connections: self.tcp.connections,
+            per_source: self.tcp.per_client,
+            per_connection: self.tcp.in_flight,
+            ..Limits::default()
+        };
+        let mut flights = self.workers * limits.inflight;
+        if let Some(rest) = self.rest() {
+            flights = flights.min((rest * 3 / 8 / (FLIGHT + WAITING)).max(FEWEST));
+            limits.inflight = limits.inflight.min((flights / self.workers).max(1));
+            limits.connections = limits.connections.min((rest * 3 / 8 / CONNECTION).max(FEWEST));
+            limits.per_source = limits.per_source.min(limits.connections / 2);
+        }
+        if let Some(descriptors) = descriptors {
+            limits = limits.within(descriptors);
+            let quarter = usize::try_from(descriptors / 4).unwrap_or(usize::MAX);
+            flights = flights.min(quarter.max(FEWEST));
+        }
+        Budget { limits, flights, failures: self.cache / FAILURES }
+    }
+
+    fn receive_buffer(self) -> usize {
+        self.rest().map_or(RECEIVE_BUFFER, |rest| {
+            (rest / 4 / (2 * BUSY_ADDRESSES * self.workers)).clamp(SMALLEST_RECEIVE_BUFFER, RECEIVE_BUFFER)
+        })
+    }
+
+    /// What is left of the limit for work in progress; `None` where there is no limit.
+    fn rest(self) -> Option<usize> {
+        let limit = usize::try_from(self.memory_limit?).unwrap_or(usize::MAX);
+        let cache = self.cache + self.cache / LOSS + self.cache / FAILURES;
+        Some(limit.saturating_sub(AT_REST + self.workers * PER_WORKER + cache))
+    }
+}
+
+impl From<&Options> for Given {
+    fn from(options: &Options) -> Given {
+        let Options { memory_limit, workers, cache_memory, tcp, .. } = options;
+        Given { memory_limit: *memory_limit, workers: *workers, cache: *cache_memory, tcp: *tcp }
+    }
+}
+
+/// A third of what the group may use.
+pub(crate) fn default_cache(memory_limit: Option<u64>) -> usize {
+    match memory_limit {
+        None => UNLIMITED_CACHE,
+        Some(limit) => usize::try_from(limit / 3).unwrap_or(usize::MAX).clamp(1 << 20, LARGEST_DEFAULT_CACHE),
+    }
+}
+
+/// Octets of receive buffer to ask for per listening UDP socket. The kernel grants twice as much and counts all of it.
+pub(super) fn receive_buffer(options: &Options) -> usize {
+    Given::from(options).receive_buffer()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn given(memory_limit: Option<usize>, workers: usize) -> Given {
+        let memory_limit = memory_limit.map(|limit| limit as u64);
+        let Limits { connections, per_source, per_connection, .. } = Limits::default();
+        let tcp = TcpLimits { connections, per_client: per_source, in_flight: per_connection };
+        Given { memory_limit, workers, cache: default_cache(memory_limit), tcp }
+    }
+
+    /// Everything full at once.
+    fn most(given: Given) -> usize {
+        let budget = given.budget(None);
+        let cache = given.cache + given.cache / LOSS + budget.failures;
+        let waiting = given.workers * budget.limits.inflight;
+        AT_REST
+            + given.workers * PER_WORKER
+            + cache
+            + budget.flights * FLIGHT
+            + waiting * WAITING
+            + budget.limits.connections * CONNECTION
+            + given.receive_buffer() * 2 * BUSY_ADDRESSES * given.workers
+    }
+
+    #[test]
+    fn everything_full_at_once_stays_inside_the_limit() {
+        for (mib, workers) in [(48, 1), (64, 1), (64, 2), (64, 4), (128, 2), (128, 16), (170, 8), (512, 64), (4096, 64)]
+        {
+            let most = most(given(Some(mib * MIB), workers));
+            assert!(most <= mib * MIB, "{mib} MiB, {workers} workers: {most}");
+        }
+    }
+
+    #[test]
+    fn sixty_four_mebibytes_are_enough_for_work() {
+        let given = given(Some(64 * MIB), 2);
+        let budget = given.budget(Some(20_000));
+        assert_eq!(given.cache, 64 * MIB / 3);
+        assert!(budget.flights >= 800 && budget.limits.connections >= 1000, "{budget:?}");
+        assert!(given.receive_buffer() >= 512 << 10, "{}", given.receive_buffer());
+        assert!(budget.limits.per_source <= budget.limits.connections / 2);
+        assert!(budget.limits.inflight >= 400, "{budget:?}");
+    }
+
+    #[test]
+    fn a_larger_cache_leaves_less_for_work() {
+        let usual = given(Some(64 * MIB), 2);
+        let larger = Given { cache: 32 * MIB, ..usual };
+        assert!(larger.budget(None).flights < usual.budget(None).flights);
+        assert!(most(larger) <= 64 * MIB);
+        let absurd = Given { cache: 64 * MIB, ..usual }.budget(None);
+        assert_eq!((absurd.flights, absurd.limits.connections), (FEWEST, FEWEST));
+    }
+
+    #[test]
+    fn without_a_limit_the_defaults_hold() {
+        let given = given(None, 3);
+        let (budget, limits) = (given.budget(Some(1 << 20)), Limits::default());
+        assert_eq!((given.cache, given.receive_buffer()), (64 * MIB, MIB));
+        assert_eq!((budget.flights, budget.limits.inflight), (3 * limits.inflight, limits.inflight));
+        assert_eq!((budget.limits.connections, budget.limits.per_source), (limits.connections, limits.per_source));
+    }
+
+    #[test]
+    fn descriptors_bound_flights_and_connections() {
+        let budget = given(None, 2).budget(Some(1024));
+        assert_eq!((budget.flights, budget.limits.connections), (256, 512));
+        assert_eq!(given(None, 2).budget(Some(8)).flights, FEWEST);
+    }
+
+    #[test]
+    fn a_cache_takes_a_third_of_what_there_is() {
+        assert_eq!(default_cache(None), 64 * MIB);
+        assert_eq!(default_cache(Some(192 << 20)), 64 * MIB);
+        assert_eq!((default_cache(Some(0)), default_cache(Some(1 << 40))), (MIB, 1 << 30));
+    }
+}

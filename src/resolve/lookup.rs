@@ -82,11 +82,16 @@ impl Resolver {
             return Found::Absent;
         };
         let usable = |entry: &Arc<Entry>| entry.expired_for(way.now) < stale.duration;
-        match (exact.filter(usable), whole.filter(usable)) {
-            (Some(exact), Some(whole)) => Found::Stale(newer(exact, whole, stale)),
-            (Some(entry), None) | (None, Some(entry)) => Found::Stale(entry),
-            (None, None) => Found::Absent,
-        }
+        let newest = match (exact, whole) {
+            (Some(exact), Some(_)) if stale.prefer_positive && exact.class == Class::Success && usable(&exact) => {
+                Some(exact)
+            }
+            // A denial older than what the type has would have been removed. It counts even when it is too old to be
+            // used itself: what it denied does not come back (RFC 8767 section 4).
+            (_, Some(whole)) => Some(whole),
+            (exact, None) => exact,
+        };
+        newest.filter(usable).map_or(Found::Absent, Found::Stale)
     }
 
     fn hit(
@@ -104,6 +109,7 @@ impl Resolver {
         let renew = settings.prefetch.as_ref().is_some_and(|prefetch| {
             query.recursion_desired()
                 && entry.wants_prefetch(way.now, prefetch)
+                && self.failed(way, query).is_none()
                 && entry.try_refresh(way.now, self.recoveries(way.route_index))
         });
         if renew {
@@ -172,11 +178,6 @@ impl Resolver {
         self.finish(way, query, entry.response.rcode(), Plugin::Cache, &mut out[..length], way.now);
         length
     }
-}
-
-fn newer(exact: Arc<Entry>, whole: Arc<Entry>, stale: &ServeStale) -> Arc<Entry> {
-    let positive = stale.prefer_positive && exact.class == Class::Success;
-    if positive || exact.stored >= whole.stored { exact } else { whole }
 }
 
 fn counted(class: Class) -> observe::Class {

@@ -100,14 +100,8 @@ impl Miss {
                 return self.shed(out);
             }
         };
-        if self.is_refresh() {
-            let outcome = waiter.outcome().await;
-            return self.refreshed(&outcome, clock::now());
-        }
-        match self.outcome_or_stale(&waiter).await {
-            Some(outcome) => self.finish(&outcome, out),
-            None => self.finish_stale(out),
-        }
+        let outcome = self.wait(&waiter).await;
+        self.end(outcome.as_deref(), clock::now(), out);
     }
 
     /// Writes the reply for a query that there is no room to wait for: from an expired entry, if there is one.
@@ -143,38 +137,37 @@ impl Miss {
         });
     }
 
-    /// Ends a refresh: after a failure there is a pause before the next.
-    pub fn refreshed(&self, outcome: &Outcome, now: Instant) {
-        let Some(old) = &self.old else { return };
-        match outcome.is_answer() {
-            true => old.refresh_ended(now, None, 0),
-            false => self.paused(old, self.pause(outcome), now),
+    /// What is done when waiting is over: with an outcome, or without one because it took too long. An expired entry is
+    /// used unless the outcome is better; after a failure there is a pause before it is refreshed again.
+    pub fn end(&self, outcome: Option<&Outcome>, now: Instant, out: &mut Vec<u8>) {
+        // Half an answer is no better than an old one that is whole.
+        let answered = outcome.is_some_and(|outcome| outcome.is_answer() && !outcome.is_truncated());
+        match (&self.old, outcome) {
+            (Some(old), _) if !answered => {
+                self.paused(old, outcome.map_or(self.recheck(), |outcome| self.pause(outcome)), now);
+                if !self.is_refresh() {
+                    self.finish_stale(out);
+                }
+            }
+            (Some(old), _) if self.is_refresh() => old.refresh_ended(now, None, 0),
+            (_, Some(outcome)) => self.finish(outcome, out),
+            (_, None) => self.finish(&late(), out),
         }
     }
 
-    /// The outcome, or `None` when an expired entry should be used instead.
-    async fn outcome_or_stale(&self, waiter: &Waiter) -> Option<Arc<Outcome>> {
-        let Some(old) = &self.old else { return Some(self.outcome(waiter).await) };
-        let timer = self.stale_settings().and_then(|stale| stale.verify_timeout).unwrap_or(STALE_TIMER);
-        let outcome = tokio::time::timeout_at((self.started + timer).into(), waiter.outcome()).await.ok();
-        if outcome.as_ref().is_some_and(|outcome| outcome.is_answer()) {
-            return outcome;
-        }
-        let pause = outcome.map_or(self.recheck(), |outcome| self.pause(&outcome));
-        self.paused(old, pause, clock::now());
-        None
-    }
-
-    /// The outcome, or a failure when this client cannot wait any longer.
-    async fn outcome(&self, waiter: &Waiter) -> Arc<Outcome> {
-        if !waiter.is_late() {
-            // It lands by the deadline of the one who asked first.
-            return waiter.outcome().await;
-        }
-        match tokio::time::timeout_at(self.asked.deadline.into(), waiter.outcome()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Arc::new(late()),
-        }
+    /// The outcome, or `None` when the client should not wait any longer.
+    async fn wait(&self, waiter: &Waiter) -> Option<Arc<Outcome>> {
+        let until = if self.is_refresh() {
+            None
+        } else if self.old.is_some() {
+            let timer = self.stale_settings().and_then(|stale| stale.verify_timeout).unwrap_or(STALE_TIMER);
+            Some((self.started + timer).min(self.asked.deadline))
+        } else {
+            // Any other flight lands by the deadline of the one who asked first.
+            waiter.is_late().then_some(self.asked.deadline)
+        };
+        let Some(until) = until else { return Some(waiter.outcome().await) };
+        tokio::time::timeout_at(until.into(), waiter.outcome()).await.ok()
     }
 
     fn finish_stale(&self, out: &mut Vec<u8>) {
@@ -217,7 +210,7 @@ impl Miss {
 
     /// The pause after a refresh that ended so.
     fn pause(&self, outcome: &Outcome) -> Duration {
-        if outcome.is_remembered() { self.recheck() } else { SHED_PAUSE }
+        if outcome.is_remembered() || outcome.is_truncated() { self.recheck() } else { SHED_PAUSE }
     }
 
     fn recheck(&self) -> Duration {

@@ -89,13 +89,7 @@ impl Resolution {
 
     /// The end of a flight that has failed and then waited for a late answer: that answer, if it says all, or the
     /// same failure once more.
-    pub(super) fn late(
-        &mut self,
-        resolver: &Resolver,
-        late: Option<&[u8]>,
-        failure: &Failure,
-        now: Instant,
-    ) -> Arc<Outcome> {
+    pub fn late(&mut self, resolver: &Resolver, late: Option<&[u8]>, failure: &Failure, now: Instant) -> Arc<Outcome> {
         if let Some(message) = late
             && let Effect::Done(outcome) = self.on(resolver, Event::Answered(message), now)
         {

@@ -79,7 +79,8 @@ impl<'a> Exchange<'a> {
 
     /// Whether an answer may still come, after [`Exchange::run`] has failed.
     pub fn is_open(&self) -> bool {
-        (0..self.selection.used()).any(|attempt| self.selection.is_open(attempt))
+        let waits = |attempt| self.selection.is_open(attempt) && !self.selection.is_spoiled(attempt);
+        (0..self.selection.used()).any(waits)
     }
 
     /// Waits on, until the deadline, for an answer that is only late. Nothing is sent.

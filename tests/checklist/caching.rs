@@ -1,4 +1,4 @@
-//! Rules 40 to 47 and 56: what is kept, and for how long.
+//! Rules 40 to 47, 56 and a part of 68: what is kept, and for how long.
 
 use super::cached;
 use crate::support::wire::*;
@@ -126,4 +126,16 @@ fn c056_answers_are_not_mixed() {
     // The end of the chain is a name of its own.
     up.change("link1.test.", "ttl77");
     assert_eq!(agent.ask(&Query::new("link1.test.", AAAA)).ttls(), [77]);
+}
+
+#[test]
+fn c068_answer_that_is_late_for_every_client_is_kept_for_the_next() {
+    let (agent, up) = Agent::beside_upstream("cache\n forward . {up}");
+    let name = "late.c068.test.";
+    assert_eq!(agent.ask_a(name).rcode, SERVFAIL, "nothing within a client's patience");
+    let asked = up.count(name);
+    // Whoever asks again waits for the answer to what was sent, once the failure is forgotten.
+    let reply = time::until("the late answer", || Some(agent.ask_a(name)).filter(|reply| reply.rcode == NOERROR));
+    assert_eq!(reply.answers[0].data, answer::data(A));
+    assert_eq!(up.count(name), asked, "nothing more was sent");
 }

@@ -158,6 +158,33 @@ fn c063_one_bad_name_does_not_hurt_others() {
 }
 
 #[test]
+fn c064_recovery_is_seen_in_two_seconds() {
+    let (agent, up) = unlimited();
+    up.change_all(Some("silent"));
+    thread::scope(|scope| {
+        for number in 0..10 {
+            let agent = &agent;
+            scope.spawn(move || ask(agent, &format!("ttl300.n{number}.c064.test.")));
+        }
+    });
+    let asked = std::cell::Cell::new(0);
+    let fresh = || {
+        asked.set(asked.get() + 1);
+        ask(&agent, &format!("ttl300.m{}.c064.test.", asked.get()))
+    };
+    time::until("a server that is known to be down", || {
+        let started = time::now();
+        let reply = fresh();
+        assert_eq!(reply.rcode, SERVFAIL);
+        (started.elapsed() < Duration::from_millis(500)).then_some(())
+    });
+    up.change_all(None);
+    let back = time::now();
+    time::until("an answer", || (fresh().rcode == NOERROR).then_some(()));
+    assert!(back.elapsed() < Duration::from_millis(2500), "{:?}", back.elapsed());
+}
+
+#[test]
 fn c072_every_query_has_its_reply_in_time() {
     let (agent, _up) = unlimited();
     thread::scope(|scope| {

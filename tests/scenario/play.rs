@@ -165,10 +165,7 @@ impl Player {
             };
         };
         let mut out = Vec::new();
-        match miss.is_refresh() {
-            true => miss.refreshed(&outcome, self.now),
-            false => miss.finish(&outcome, &mut out),
-        }
+        miss.end(Some(&outcome), self.now, &mut out);
         Ok(out)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{BUDGET, MARGIN, Via, ask, over_each};
 use crate::support::upstream::Door;
 use crate::support::wire::*;
-use crate::support::{Agent, namespace, time};
+use crate::support::{Agent, Query, namespace, time};
 
 /// Checks would be counted among the attempts.
 const UNCHECKED: &str = "max_fails 0";
@@ -78,6 +78,33 @@ fn a_closed_port_costs_three_attempts_and_its_repeats_nothing() {
         repeat(&agent, "ttl300.closed.test.");
         assert_eq!(attempts() - before, tried, "{to}: repeats cost nothing");
     }
+}
+
+/// With checks: what is sent does not grow with what is asked.
+#[test]
+fn a_closed_port_is_probed_about_once_a_second() {
+    if !namespace::entered("upstream::alone::a_closed_port_is_probed_about_once_a_second") {
+        return;
+    }
+    let agent = Agent::root("cache\n forward . 127.0.0.99:5300");
+    let udp = agent.udp();
+    for number in 0..3 {
+        udp.ask(&Query::new(&format!("n{number}.closed.test."), A));
+    }
+    // By now it is known to be down, or will be within a few checks.
+    time::pass(Duration::from_secs(3));
+    let before = attempts();
+    let started = time::now();
+    let mut asked = 0;
+    while started.elapsed() < Duration::from_secs(3) {
+        let reply = udp.ask(&Query::new(&format!("m{asked}.closed.test."), A));
+        assert_eq!(reply.rcode, SERVFAIL);
+        asked += 1;
+        time::pass(Duration::from_millis(10));
+    }
+    let tried = attempts() - before;
+    assert!(asked >= 50, "{asked} questions");
+    assert!((1..=4).contains(&tried), "{tried} attempts for {asked} questions in three seconds");
 }
 
 #[test]

@@ -185,6 +185,16 @@ fn every_directive_has_a_page() {
 }
 
 #[test]
+fn metrics_that_operators_are_told_to_watch_exist() {
+    let (all, page) = (read("docs/metrics.md"), read("docs/trouble.md"));
+    let known: BTreeSet<&str> = words(&all).collect();
+    let named = words(&page).filter(|word| word.starts_with("dnslet_") || word.starts_with("coredns_"));
+    let named: BTreeSet<&str> = named.collect();
+    assert!(named.len() > 5, "{named:?}");
+    assert_eq!(named.difference(&known).collect::<Vec<_>>(), Vec::<&&str>::new());
+}
+
+#[test]
 fn every_rule_of_the_compliance_table_has_its_test() {
     let sources = ["src", "tests"].map(|directory| files(directory, ".rs")).concat();
     let mut functions = BTreeSet::new();

@@ -26,7 +26,7 @@ pub struct PoolSpec {
     pub prefer_udp: bool,
     /// A TCP or TLS connection without traffic for this long is closed.
     pub expire: Duration,
-    /// A TCP or TLS connection takes no new queries after this long.
+    /// A TCP or TLS connection takes no new queries after this long, or a little less; `None`: however old it is.
     pub max_age: Option<Duration>,
     /// An upstream is down after more than this many failed checks in a row; 0: never down and never checked.
     pub max_fails: u32,
@@ -59,7 +59,8 @@ impl Default for PoolSpec {
             force_tcp: false,
             prefer_udp: false,
             expire: Duration::from_secs(10),
-            max_age: None,
+            // CoreDNS keeps a busy connection for ever, and so to one of several servers behind an address.
+            max_age: Some(Duration::from_secs(60)),
             max_fails: 2,
             max_connect_attempts: None,
             tls: TlsSpec::default(),

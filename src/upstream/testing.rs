@@ -54,6 +54,8 @@ pub(crate) enum Act {
     Send(Vec<u8>),
     /// Sends over UDP from this address and another port.
     Stray(IpAddr, Vec<u8>),
+    /// Sends octets over a connection as they are, without length.
+    Raw(Vec<u8>),
     /// Does nothing for a while.
     Pause(Duration),
     /// Ends the connection.
@@ -145,7 +147,7 @@ impl Responder {
                         drop(stranger.send_to(&message, from).await);
                     }
                     Act::Pause(time) => sleep(time).await,
-                    Act::Close => {}
+                    Act::Raw(_) | Act::Close => {}
                 }
             }
         }
@@ -194,6 +196,7 @@ impl Responder {
             for act in (self.handler)(Arrival { network, number, query: &query }) {
                 let octets = match act {
                     Act::Send(message) => [&(message.len() as u16).to_be_bytes()[..], &message].concat(),
+                    Act::Raw(octets) => octets,
                     Act::Pause(time) => {
                         sleep(time).await;
                         continue;

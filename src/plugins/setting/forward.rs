@@ -106,6 +106,10 @@ pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Option<Forward
             unknown(option, report);
         }
     }
+    if !options(line).iter().any(|option| &*option.name.text == "max_age") {
+        let spec = &mut forward.spec;
+        spec.max_age = spec.max_age.map(|age| age.max(spec.expire));
+    }
     check(line, &forward.spec, report);
     Some(forward)
 }

@@ -32,6 +32,9 @@ fn forward_options() {
     let plain = good("forward . 1.1.1.1\nforward a 1.1.1.2 {\n max_concurrent 0\n max_age 0\n max_fails 0\n}").forward;
     assert_eq!((plain[0].spec.policy, plain[0].spec.expire, plain[0].spec.max_fails), (Policy::Random, 10 * SECOND, 2));
     assert_eq!((plain[1].spec.max_concurrent, plain[1].spec.max_age, plain[1].spec.max_fails), (None, None, 0));
+    assert_eq!(plain[0].spec.max_age, Some(60 * SECOND));
+    let lasting = good("forward . 1.1.1.1 {\n expire 5m\n}").forward.remove(0);
+    assert_eq!(lasting.spec.max_age, Some(300 * SECOND), "the default gives way");
     let tls = good("forward . tls://1.1.1.1 {\n tls /ca\n tls_servername cloudflare-dns.com\n}").forward.remove(0);
     assert_eq!(tls.spec.tls.server_name.as_deref(), Some("cloudflare-dns.com"));
     let hosts = good("forward . a.test tls://b.test {\n resolver 1.1.1.1 [::1]:54\n tls /ca\n}").forward.remove(0).spec;

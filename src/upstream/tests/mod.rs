@@ -5,5 +5,6 @@ mod choice;
 mod datagrams;
 mod edns;
 mod forgery;
+mod stalls;
 mod streams;
 mod wrong;

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::certificates::Authority;
 use crate::dns::{Rcode, header};
+use crate::upstream::spec::PoolSpec;
 use crate::upstream::testing::*;
 use crate::upstream::{Network, Pool, Upstreams};
 
@@ -19,11 +20,26 @@ where
     H: Fn(Arrival<'_>) -> Vec<Act> + Send + Sync + 'static,
     C: AsyncFn(Network, Upstreams, Arc<Pool>, Responder),
 {
+    over_both_with(|_| {}, name, reset, handler, check).await;
+}
+
+/// The same with a `forward` line that is changed.
+pub(super) async fn over_both_with<H, C>(
+    change: impl Fn(&mut PoolSpec),
+    name: &str,
+    reset: bool,
+    handler: impl Fn() -> H,
+    check: C,
+) where
+    H: Fn(Arrival<'_>) -> Vec<Act> + Send + Sync + 'static,
+    C: AsyncFn(Network, Upstreams, Arc<Pool>, Responder),
+{
     let responder = Responder::bind(None, reset, handler()).await;
     let upstreams = Upstreams::new();
     let tcp = pool(&[responder.socket], &upstreams, |spec| {
         spec.force_tcp = true;
         spec.max_fails = 0;
+        change(spec);
     });
     check(Network::Tcp, upstreams, tcp, responder).await;
 
@@ -34,6 +50,7 @@ where
     let tls = pool_of(addresses, &upstreams, |spec| {
         spec.tls = authority.spec();
         spec.max_fails = 0;
+        change(spec);
     });
     check(Network::Tls, upstreams, tls, responder).await;
 }
@@ -186,24 +203,25 @@ async fn a_connection_is_reused_until_it_is_idle_or_old() {
         },
     )
     .await;
-    let responder = Responder::start(answering).await;
-    for (expire, max_age) in [(Duration::from_millis(20), None), (Duration::MAX / 4, Some(Duration::from_millis(20)))] {
-        let expire = expire.min(Duration::from_secs(3600));
-        let pool = pool(&[responder.socket], &Upstreams::new(), |spec| {
-            spec.force_tcp = true;
-            spec.expire = expire;
-            spec.max_age = max_age;
-        });
-        let exchanged = ask(&pool).await.unwrap();
-        while exchanged.upstream.connections() != 0 {
-            tokio::task::yield_now().await;
-        }
-        ask(&pool).await.unwrap();
-        while responder.seen().open_connections > 1 {
-            tokio::task::yield_now().await;
-        }
+    let short = Duration::from_millis(20);
+    for (expire, max_age) in [(short, None), (Duration::from_secs(3600), Some(short))] {
+        let change = |spec: &mut PoolSpec| (spec.expire, spec.max_age) = (expire, max_age);
+        over_both_with(
+            change,
+            "old",
+            false,
+            || answering,
+            async |network, _, pool, responder| {
+                let exchanged = ask(&pool).await.unwrap();
+                while exchanged.upstream.connections() != 0 || responder.seen().open_connections != 0 {
+                    tokio::task::yield_now().await;
+                }
+                ask(&pool).await.unwrap();
+                assert_eq!(responder.seen().connections, 2, "{network:?}");
+            },
+        )
+        .await;
     }
-    assert_eq!(responder.seen().connections, 4);
 }
 
 #[tokio::test]

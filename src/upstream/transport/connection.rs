@@ -34,6 +34,8 @@ const BATCH: usize = 256;
 const SWEEP: Duration = Duration::from_secs(1);
 /// As many questions in a row without any answer mean that the connection is dead.
 const SILENT_LIMIT: usize = 3;
+/// A message that has begun must be complete after this long: what comes behind it cannot be seen before.
+const STALL_LIMIT: Duration = Duration::from_millis(1500);
 /// As many wrong messages in a row mean that the peer has lost its senses.
 const WRONG_LIMIT: usize = 64;
 
@@ -72,6 +74,8 @@ pub(crate) struct Connection<S> {
     input: Vec<u8>,
     /// The part of `input` that holds octets not yet understood.
     filled: std::ops::Range<usize>,
+    /// When the message that is not complete yet began.
+    begun: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     /// When the last whole message passed in either direction.
     active: Instant,
@@ -110,6 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             unflushed: false,
             input: vec![0; READ_SIZE],
             filled: 0..0,
+            begun: None,
             timer: Box::pin(sleep_until(first.into())),
             active: now,
             silent: 0,
@@ -228,7 +233,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             while let Some(end) = self.whole_message() {
                 let start = self.filled.start + 2;
                 self.filled.start = end;
+                self.begun = None;
                 self.hand_out(start..end, now);
+            }
+            if !self.filled.is_empty() {
+                self.begun.get_or_insert(now);
             }
             if self.wrong >= WRONG_LIMIT {
                 return Err(io::ErrorKind::ConnectionAborted.into());
@@ -311,6 +320,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let next = if self.table.is_empty() && !old && !idle { self.active + self.lifetime.idle } else { now + SWEEP };
         let next = self.lifetime.until.filter(|until| *until > now).map_or(next, |until| next.min(until));
         self.timer.as_mut().reset(next.into());
-        self.silent >= SILENT_LIMIT
+        self.silent >= SILENT_LIMIT || self.stall(now)
+    }
+
+    /// Whether a message has begun too long ago. One of the questions before it has then had its chance, and by now a
+    /// second one elsewhere; those after it are to be asked again.
+    fn stall(&mut self, now: Instant) -> bool {
+        let Some(begun) = self.begun.filter(|begun| now.duration_since(*begun) >= STALL_LIMIT) else { return false };
+        self.table.values_mut().for_each(|pending| pending.request.again &= pending.sent > begun);
+        true
     }
 }

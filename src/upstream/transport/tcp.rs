@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,10 +32,11 @@ const MAX_CONNECTIONS: usize = 2;
 const MAX_IN_FLIGHT: usize = 8192;
 /// A second connection is opened when the first has more questions in flight than this.
 const SPREAD: usize = 64;
-/// How long a TCP handshake may take.
+/// The most connections to one upstream that are open at a time: those, and the ones that are not used any more but may
+/// still bring an answer.
+const MAX_OPEN: usize = 3 * MAX_CONNECTIONS;
+/// How long the handshakes, of TCP and of TLS, may take together: two dials fit into a client's patience.
 const DIAL_LIMIT: Duration = Duration::from_millis(1500);
-/// How long a TLS handshake may take after that.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How the connections of a pool live.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,15 @@ pub(crate) struct Keeping {
     pub(crate) max_age: Option<Duration>,
     /// The most connections, within [`MAX_CONNECTIONS`].
     pub(crate) connections: usize,
+}
+
+impl Keeping {
+    /// How long a connection lives that is opened at `now`.
+    fn lifetime(&self, now: Instant) -> Lifetime {
+        // Connections that were opened together, after a restart of the upstream say, do not end together.
+        let spread = rand::rng().random_range(0.9..1.0);
+        Lifetime { idle: self.expire, until: self.max_age.map(|age| now + age.mul_f64(spread)) }
+    }
 }
 
 /// A question on its way to a connection's task.
@@ -72,6 +82,8 @@ pub(crate) struct Question {
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     open: Mutex<Vec<Handle>>,
+    /// One clone for each task of a connection, whether that is in use or not.
+    tasks: Arc<()>,
 }
 
 #[derive(Debug)]
@@ -137,10 +149,11 @@ impl Streams {
     }
 
     /// Takes the connection of an earlier question out of use if nothing at all has come from it since. It ends when
-    /// nobody waits for it any more.
+    /// nobody waits for it any more; as long as too many such ones are left, it stays in use.
     pub(crate) fn distrust(&self, earlier: &Question) {
         let load = &earlier.load;
-        if load.established.load(Relaxed) && load.answered.load(Relaxed) == earlier.answered {
+        let silent = load.established.load(Relaxed) && load.answered.load(Relaxed) == earlier.answered;
+        if silent && self.tasks() < MAX_OPEN {
             self.lock().retain(|handle| !Arc::ptr_eq(&handle.load, load));
         }
     }
@@ -155,6 +168,10 @@ impl Streams {
         self.lock().iter().filter(|handle| !handle.queue.is_closed()).count()
     }
 
+    fn tasks(&self) -> usize {
+        Arc::strong_count(&self.tasks) - 1
+    }
+
     /// Hands requests to one connection; with `fresh` to the youngest, after opening one where that is allowed.
     /// `None` where every connection is full; the requests are then dropped, which tells whoever waits for them.
     fn submit(&self, upstream: &Arc<Upstream>, mut requests: Vec<Request>, fresh: bool) -> Option<Arc<Load>> {
@@ -167,8 +184,9 @@ impl Streams {
             let dial = open.len() < limit && (fresh || chosen.is_none_or(|handle| handle.cost() >= SPREAD));
             let handle = match chosen {
                 Some(handle) if !dial => handle,
+                None if self.tasks() >= MAX_OPEN => return None,
                 _ => {
-                    open.push(dial_on_this_runtime(upstream, keeping));
+                    open.push(dial_on_this_runtime(upstream, keeping, self.tasks.clone()));
                     &open[open.len() - 1]
                 }
             };
@@ -204,7 +222,7 @@ impl Handle {
 }
 
 /// Starts the task of a new connection.
-fn dial_on_this_runtime(upstream: &Arc<Upstream>, keeping: Keeping) -> Handle {
+fn dial_on_this_runtime(upstream: &Arc<Upstream>, keeping: Keeping, task: Arc<()>) -> Handle {
     let (queue, requests) = mpsc::unbounded_channel();
     let load = Arc::new(Load::default());
     upstream.tally().connection(upstream.stream_network(), false);
@@ -218,7 +236,10 @@ fn dial_on_this_runtime(upstream: &Arc<Upstream>, keeping: Keeping) -> Handle {
         keeping,
         owner: Arc::downgrade(upstream),
     };
-    tokio::spawn(dial.run(requests));
+    tokio::spawn(async move {
+        let _task = task;
+        dial.run(requests).await;
+    });
     Handle { queue, load }
 }
 
@@ -262,22 +283,22 @@ impl Dial {
     }
 
     async fn open(&mut self) -> Result<Stream, Failure> {
-        let late = Err(Failure::Timeout(self.leg));
-        let stream = match timeout(DIAL_LIMIT, self.connect()).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Failure::from_io(&error, self.leg)),
-            Err(_) => return late,
-        };
-        let stream = match &self.tls {
-            None => Stream::Plain(stream),
-            Some(client) => match timeout(HANDSHAKE_LIMIT, client.handshake(stream)).await {
-                Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
-                Ok(Err(error)) => return Err(Failure::from_io(&error, self.leg)),
-                Err(_) => return late,
-            },
-        };
-        self.load.established.store(true, Relaxed);
-        Ok(stream)
+        match timeout(DIAL_LIMIT, self.shake_hands()).await {
+            Ok(Ok(stream)) => {
+                self.load.established.store(true, Relaxed);
+                Ok(stream)
+            }
+            Ok(Err(error)) => Err(Failure::from_io(&error, self.leg)),
+            Err(_) => Err(Failure::Timeout(self.leg)),
+        }
+    }
+
+    async fn shake_hands(&mut self) -> io::Result<Stream> {
+        let stream = self.connect().await?;
+        match &self.tls {
+            None => Ok(Stream::Plain(stream)),
+            Some(client) => Ok(Stream::Tls(Box::new(client.handshake(stream).await?))),
+        }
     }
 
     async fn connect(&mut self) -> io::Result<TcpStream> {
@@ -300,12 +321,7 @@ impl Dial {
         stream: S,
         requests: mpsc::UnboundedReceiver<Request>,
     ) -> Connection<S> {
-        // Connections that were opened together, after a restart of the upstream say, do not end together.
-        let spread = rand::rng().random_range(0.9..1.0);
-        let lifetime = Lifetime {
-            idle: self.keeping.expire,
-            until: self.keeping.max_age.map(|age| clock::now() + age.mul_f64(spread)),
-        };
+        let lifetime = self.keeping.lifetime(clock::now());
         Connection::new(stream, requests, self.load.clone(), self.tally.clone(), self.leg, lifetime)
     }
 
@@ -321,5 +337,21 @@ impl Dial {
             again.iter().for_each(|_| self.tally.retry());
             upstream.streams().submit(&upstream, again, true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_were_opened_together_do_not_end_together() {
+        let now = clock::now();
+        let keeping =
+            Keeping { expire: Duration::from_secs(10), max_age: Some(Duration::from_secs(60)), connections: 2 };
+        let mut ends: Vec<Instant> = (0..100).filter_map(|_| keeping.lifetime(now).until).collect();
+        ends.sort();
+        assert!(ends[0] >= now + Duration::from_secs(54) && ends[99] <= now + Duration::from_secs(60));
+        assert!(ends[99] - ends[0] > Duration::from_secs(3), "{:?}", ends[99] - ends[0]);
     }
 }

@@ -38,6 +38,8 @@ pub struct Asked {
     pub flight: Key,
     /// When the client has to have a reply.
     pub deadline: Instant,
+    /// How often an upstream had recovered when it was asked: a failure says nothing about one that came back since.
+    pub recoveries: u64,
 }
 
 impl Asked {
@@ -57,6 +59,7 @@ impl Asked {
             whole: cache.key(fingerprint, query.key(WHOLE_NAME, bits.cached())).to_key(),
             flight: cache.key(fingerprint, query.key(qtype, bits.flying())).to_key(),
             deadline: way.now + CLIENT_BUDGET,
+            recoveries: resolver.recoveries(way.route_index),
         }
     }
 }

@@ -37,6 +37,8 @@ struct Flight {
     landed: SetOnce<Arc<Outcome>>,
     /// Its clients have had their replies; it waits for an answer that is late.
     late: bool,
+    /// How often an upstream had recovered when it began.
+    recoveries: u64,
 }
 
 /// The duty to land a flight. Dropped without [`Leader::land`], as when its task panics, it lands it with a failure, so
@@ -96,7 +98,9 @@ impl Flights {
             None => None,
         };
         let mut table = self.shard(&key);
-        if let Some(flight) = table.get(&key) {
+        // What was sent to an upstream before it came back is lost, and so would be the time of who waits for it.
+        let in_vain = |flight: &Flight| flight.late && flight.recoveries != party.recoveries;
+        if let Some(flight) = table.get(&key).filter(|flight| !in_vain(flight)) {
             return Place::Waits(Waiter { flight: flight.clone(), _seat: seat });
         }
         let Some(zone) = self.zones.take(party.zone) else { return Place::Full(Full::Zone) };
@@ -106,7 +110,7 @@ impl Flights {
             self.aloft.fetch_sub(1, Relaxed);
             return Place::Full(Full::Total);
         }
-        let flight = Arc::new(Flight::new(false));
+        let flight = Arc::new(Flight::new(false, party.recoveries));
         table.insert(key.clone(), flight.clone());
         let waiter = Waiter { flight: flight.clone(), _seat: seat };
         Place::Leads(Leader { flights: self.clone(), key, flight, _seat: zone }, waiter)
@@ -129,8 +133,8 @@ impl Flights {
 }
 
 impl Flight {
-    fn new(late: bool) -> Flight {
-        Flight { landed: SetOnce::new(), late }
+    fn new(late: bool, recoveries: u64) -> Flight {
+        Flight { landed: SetOnce::new(), late, recoveries }
     }
 }
 
@@ -154,7 +158,7 @@ impl Leader {
 
     /// The same, and goes on with another flight in its place: who comes from then on waits for that one.
     pub fn land_and_stay(mut self, outcome: Arc<Outcome>) -> Leader {
-        let next = Arc::new(Flight::new(true));
+        let next = Arc::new(Flight::new(true, self.flight.recoveries));
         self.flights.shard(&self.key).insert(self.key.clone(), next.clone());
         let landed = std::mem::replace(&mut self.flight, next);
         landed.landed.set(outcome).expect("only the leader lands a flight, and once");
@@ -166,7 +170,12 @@ impl Leader {
             return;
         }
         // Out of the table first: who comes now finds the answer in the cache, or starts anew.
-        self.flights.shard(&self.key).remove(&self.key);
+        let mut table = self.flights.shard(&self.key);
+        // While it was late, another may have begun in its place.
+        if table.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+            table.remove(&self.key);
+        }
+        drop(table);
         self.flights.aloft.fetch_sub(1, Relaxed);
         self.flight.landed.set(outcome).expect("only the leader lands a flight, and once");
     }
@@ -208,7 +217,7 @@ mod tests {
     }
 
     fn party(client: u8, zone: u64) -> Party {
-        Party { client: Some(IpAddr::from([10, 0, 0, client])), zone }
+        Party { client: Some(IpAddr::from([10, 0, 0, client])), zone, recoveries: 0 }
     }
 
     fn full(place: &Place) -> Option<Full> {
@@ -228,6 +237,23 @@ mod tests {
         let Place::Leads(leader, waiter) = lab.join(1, &party(1, 1)) else { panic!("the next one leads again") };
         leader.land(Arc::new(Failed::new(Cause::Timeout, Ede::OTHER, "x").into()));
         assert_eq!(waiter.outcome().await.rcode(), Rcode::SERVFAIL);
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_a_late_flight_from_before_a_recovery() {
+        let lab = Lab::new(8, 8);
+        let failed = || Arc::new(Failed::new(Cause::Timeout, Ede::OTHER, "x").into());
+        let after = Party { recoveries: 1, ..party(1, 1) };
+        let Place::Leads(leader, waiter) = lab.join(1, &party(1, 1)) else { panic!("the first one leads") };
+        assert!(matches!(lab.join(1, &after), Place::Waits(_)), "its own clients still wait");
+        let late = leader.land_and_stay(failed());
+        assert!(matches!(lab.join(1, &party(1, 1)), Place::Waits(_)), "its answer may still come");
+        let Place::Leads(next, waits) = lab.join(1, &after) else { panic!("it is asked anew") };
+        late.land(failed());
+        assert!(matches!(lab.join(1, &after), Place::Waits(_)), "the next flight is not that one's");
+        next.land(failed());
+        drop((waiter, waits));
+        assert!(lab.all_given_back());
     }
 
     #[test]
@@ -263,7 +289,7 @@ mod tests {
     #[test]
     fn whoever_waits_goes_before_a_refresh() {
         let lab = Lab::new(8, 100);
-        let refresh = |name: usize| lab.join(name, &Party { client: None, zone: name as u64 });
+        let refresh = |name: usize| lab.join(name, &Party { client: None, zone: name as u64, recoveries: 0 });
         let mut held: Vec<Place> = (0..4).map(refresh).collect();
         assert_eq!(full(&refresh(4)), Some(Full::Total));
         held.extend((4..8).map(|name| lab.join(name, &party(1, name as u64))));

@@ -186,6 +186,7 @@ impl Miss {
     fn party(&self) -> Party {
         let route = self.resolver.routes.routes[self.asked.route].fingerprint;
         Party {
+            recoveries: self.asked.recoveries,
             client: (!self.is_refresh()).then(|| self.client.peer.ip().to_canonical()),
             zone: self.resolver.cache.key(route, last_two_labels(&self.asked.name)).hash(),
         }
@@ -218,7 +219,7 @@ impl Miss {
     }
 
     fn paused(&self, old: &Entry, pause: Duration, now: Instant) {
-        old.refresh_ended(now, Some(pause), self.resolver.recoveries(self.asked.route));
+        old.refresh_ended(now, Some(pause), self.asked.recoveries);
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Party {
     pub client: Option<IpAddr>,
     /// A keyed hash of the route and of the last two labels of QNAME: a flood of made-up names is one party.
     pub zone: u64,
+    /// How often an upstream has recovered so far: whoever comes after that does not wait for what was sent before.
+    pub recoveries: u64,
 }
 
 /// How many a party has taken, for any number of parties, and how many each may take.

@@ -42,7 +42,7 @@ impl Resolver {
         let settings = self.routes.routes[asked.route].cache.as_ref().filter(|settings| settings.covers(&asked.name));
         let Some(settings) = settings else { return };
         if outcome.is_remembered() {
-            let recoveries = outcome.is_way().then(|| self.recoveries(asked.route));
+            let recoveries = outcome.is_way().then_some(asked.recoveries);
             self.failures.note(&asked.flight, outcome, settings.servfail, now, recoveries);
         } else if outcome.is_answer() {
             self.failures.forget(&asked.flight);

@@ -32,6 +32,8 @@ mod support;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod trouble;
+#[cfg(test)]
 mod upstream;
 #[cfg(test)]
 mod vectors;

@@ -25,10 +25,9 @@ use crate::sys::clock;
 
 /// The shortest time from one check to the next.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
-/// Bounds of the wait for a check of an upstream that is not down; in between, twice the patience with a query.
+/// Bounds of the wait for a check: twice the patience with a query, and all of it where the upstream is down. A
+/// connection that takes longer to open is there for the next check.
 const LIMITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(1);
-/// How long a check of one that is down waits over TCP or TLS, handshakes included.
-const STREAM_LIMIT: Duration = Duration::from_secs(2);
 /// As many lost queries in a row are reason for a check: one alone may be a slow name.
 const REASON: u32 = 2;
 
@@ -70,6 +69,7 @@ impl Check {
         let lost = upstream.health().lost();
         if lost == SUSPECT {
             upstream.tally().suspected();
+            upstream.health().probed(clock::now());
         }
         if lost >= REASON {
             self.start(upstream);
@@ -91,7 +91,7 @@ impl Check {
             let health = upstream.health();
             let started = clock::now();
             if !self.is_down(&upstream) {
-                health.checked(started);
+                health.probed(started);
             } else if !health.may_probe(Prober::Check, started) {
                 let pause = health.until_probe(started);
                 drop(upstream);
@@ -122,9 +122,11 @@ impl Check {
         let _ = self.upstreams.budget().packet(false, clock::now());
         let down = self.is_down(upstream);
         let Ok(mut attempt) = upstream.attempt(&self.query, via, self.keeping, !down) else { return false };
+        let limit =
+            if down { *LIMITS.end() } else { (upstream.patience(via) * 2).clamp(*LIMITS.start(), *LIMITS.end()) };
         let mut wrong = 0;
         let answer = poll_fn(|cx| attempt.poll(cx, &self.query, upstream.tally(), &mut wrong));
-        match timeout(limit(upstream, via, down), answer).await {
+        match timeout(limit, answer).await {
             Ok(event) => matches!(event, Event::Answer(_)),
             Err(_) => {
                 // A connection that was opened only just may yet be the one that works.
@@ -134,15 +136,6 @@ impl Check {
                 false
             }
         }
-    }
-}
-
-/// How long a check is waited for.
-fn limit(upstream: &Upstream, via: Via, down: bool) -> Duration {
-    match (down, via) {
-        (false, _) => (upstream.patience(via) * 2).clamp(*LIMITS.start(), *LIMITS.end()),
-        (true, Via::Datagram) => *LIMITS.end(),
-        (true, Via::Stream) => STREAM_LIMIT,
     }
 }
 

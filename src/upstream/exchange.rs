@@ -93,10 +93,11 @@ impl<'a> Exchange<'a> {
         let mut alarm = pin!(sleep_until(limit.into()));
         while now < limit {
             match self.selection.step(now) {
-                Step::Send { attempt, member, via, why } => match self.permit(attempt, why, now) {
-                    true => self.send(attempt, member, via, why, now),
-                    false => self.selection.withhold(attempt),
-                },
+                Step::Send { attempt, member, .. } if attempt != 0 && self.is_down(member) => {
+                    self.selection.pass_by(attempt, now);
+                }
+                Step::Send { attempt, why, .. } if !self.permit(attempt, why, now) => self.selection.withhold(attempt),
+                Step::Send { attempt, member, via, why } => self.send(attempt, member, via, why, now),
                 Step::Late(attempt) => self.pool.check().lost(self.upstream(attempt)),
                 Step::GiveUp(attempt) => self.give_up(attempt),
                 Step::Finish => return None,
@@ -116,6 +117,11 @@ impl<'a> Exchange<'a> {
             }
         }
         None
+    }
+
+    /// Whether the upstream went down while this exchange was under way.
+    fn is_down(&self, member: u8) -> bool {
+        self.pool.check().is_down(&self.members[usize::from(member)])
     }
 
     /// Whether the attempt may be made: what all exchanges send together is bounded.

@@ -145,8 +145,8 @@ impl Health {
         self.probe.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 
-    /// A check is made that needs no leave, because the upstream is not down.
-    pub(crate) fn checked(&self, now: Instant) {
+    /// A check is made that needs no leave, or there was reason enough for one: the next probe has to wait.
+    pub(crate) fn probed(&self, now: Instant) {
         self.probe.store(self.next_probe(Prober::Check, self.millis(now)), Relaxed);
     }
 

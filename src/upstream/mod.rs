@@ -1,7 +1,7 @@
 //! Questions in, responses out: everything between a miss and the servers that know.
 //!
 //! In comes a `forward` line as a [`spec::PoolSpec`] with the addresses of its upstreams, and then, per miss, an
-//! [`Ask`]: a complete query and a deadline. Out goes an [`Exchanged`], a message that answers that very question, or a
+//! [`Ask`]: a complete query, until when it may be sent, and a deadline. Out goes an [`Exchanged`], a message that answers that very question, or a
 //! [`Failure`] that reads like CoreDNS's and carries an Extended DNS Error.
 //!
 //! Example: `forward . 10.0.0.10 10.0.0.11` and the question `www.example.org A`. [`Pool::exchange`] shuffles the two
@@ -16,8 +16,12 @@
 //! section 3). `prefer_udp` is therefore always true.
 //!
 //! How often a question is sent is bounded: twice per upstream and transport, six times in all; a TCP question whose
-//! connection is lost goes out once more. What was learnt about an upstream is kept in [`Upstreams`], by address, TLS
+//! connection is lost goes out once more. All questions together are bounded as well ([`budget`]). What was learnt about an upstream is kept in [`Upstreams`], by address, TLS
 //! identity and source address, so pools share it and a reload does not lose it.
+//!
+//! Trouble is learnt from queries first ([`health`]): three in a row that bring nothing put an upstream last at once.
+//! [`check`] then finds out whether it is down. One that is down gets one packet a second; with all of them down every
+//! other question fails without being sent.
 //!
 //! A message with everything right but records that cannot be read is no response. Over UDP a better one may follow, so
 //! waiting goes on; on a connection it fails its attempt.

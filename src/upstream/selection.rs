@@ -12,7 +12,7 @@ mod attempt;
 use std::time::{Duration, Instant};
 
 use super::spec::MAX_UPSTREAMS;
-use attempt::{Attempt, Server};
+use attempt::{Attempt, Server, SetAside};
 
 /// The most times one question leaves this host.
 pub(crate) const MAX_ATTEMPTS: usize = 6;
@@ -120,14 +120,6 @@ pub(crate) struct Selection {
     set_aside: SetAside,
 }
 
-/// Whether a response was set aside to be returned if nothing better comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SetAside {
-    Nothing,
-    Rcode,
-    Truncated,
-}
-
 impl Selection {
     /// Starts an exchange with `candidates` in the order in which they are to be asked; those beyond
     /// [`MAX_UPSTREAMS`] are left out.
@@ -191,6 +183,13 @@ impl Selection {
     pub(crate) fn withhold(&mut self, attempt: usize) {
         self.attempts[attempt].open = false;
         self.rules.attempts = 0;
+    }
+
+    /// What [`Step::Send`] asked for was not done, because that server is down: it is not asked again.
+    pub(crate) fn pass_by(&mut self, attempt: usize, now: Instant) {
+        self.attempts[attempt].open = false;
+        self.servers[self.attempts[attempt].server].tries = PER_SERVER;
+        self.due = now;
     }
 
     /// The attempt brought a response whose RCODE moves on to the next server; the caller keeps the response.

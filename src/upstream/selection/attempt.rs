@@ -16,6 +16,14 @@ pub(super) struct Server {
     pub(super) classic: bool,
 }
 
+/// Whether a response was set aside to be returned if nothing better comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SetAside {
+    Nothing,
+    Rcode,
+    Truncated,
+}
+
 impl Server {
     pub(super) fn new(candidate: Candidate, now: Instant) -> Server {
         Server { candidate, tries: 0, not_before: now, answered: false, classic: false }

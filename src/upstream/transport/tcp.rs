@@ -327,13 +327,18 @@ impl Dial {
 
     /// Puts what the connection left unanswered to a fresh one, each question once (RFC 7766 section 6.2.4).
     fn resend(&self, unanswered: Vec<Request>, failure: &Failure) {
-        let (mut again, lost): (Vec<_>, Vec<_>) =
-            unanswered.into_iter().filter(|request| !request.reply.is_closed()).partition(|request| request.again);
+        let owner = self.owner.upgrade();
+        // One that does not answer its checks either gets nothing but probes.
+        let answers = owner.as_ref().is_some_and(|upstream| upstream.health().fails() == 0);
+        let (mut again, lost): (Vec<_>, Vec<_>) = unanswered
+            .into_iter()
+            .filter(|request| !request.reply.is_closed())
+            .partition(|request| request.again && answers);
         for request in lost {
             let _ = request.reply.send(Err(failure.clone()));
         }
         again.iter_mut().for_each(|request| request.again = false);
-        if let Some(upstream) = self.owner.upgrade() {
+        if let Some(upstream) = owner {
             again.iter().for_each(|_| self.tally.retry());
             upstream.streams().submit(&upstream, again, true);
         }

@@ -44,7 +44,7 @@ const FEWEST: usize = 64;
 /// | cache entries | `-cache-memory`; a third where it is not given | 21.3 |
 /// | what the allocator loses on them | an eighth of that | 2.7 |
 /// | failed questions | a sixteenth of it | 1.3 |
-/// | flights and queries that wait | three eighths of the rest, 10 KiB for one of each | 8.5 |
+/// | flights and queries that wait | three eighths of the rest, 12 KiB for one and two | 8.5 |
 /// | TCP connections of clients | three eighths of the rest, 8 KiB for each | 8.5 |
 /// | receive buffers of listening UDP sockets | a quarter of the rest | 5.7 |
 ///
@@ -86,8 +86,8 @@ impl Given {
         };
         let mut flights = self.workers * limits.inflight;
         if let Some(rest) = self.rest() {
-            flights = flights.min((rest * 3 / 8 / (FLIGHT + WAITING)).max(FEWEST));
-            limits.inflight = limits.inflight.min((flights / self.workers).max(1));
+            flights = flights.min((rest * 3 / 8 / (FLIGHT + 2 * WAITING)).max(FEWEST));
+            limits.inflight = limits.inflight.min((2 * flights / self.workers).max(1));
             limits.connections = limits.connections.min((rest * 3 / 8 / CONNECTION).max(FEWEST));
             limits.per_source = limits.per_source.min(limits.connections / 2);
         }
@@ -174,10 +174,10 @@ mod tests {
         let given = given(Some(64 * MIB), 2);
         let budget = given.budget(Some(20_000));
         assert_eq!(given.cache, 64 * MIB / 3);
-        assert!(budget.flights >= 800 && budget.limits.connections >= 1000, "{budget:?}");
+        assert!(budget.flights >= 600 && budget.limits.connections >= 1000, "{budget:?}");
         assert!(given.receive_buffer() >= 512 << 10, "{}", given.receive_buffer());
         assert!(budget.limits.per_source <= budget.limits.connections / 2);
-        assert!(budget.limits.inflight >= 400, "{budget:?}");
+        assert!(budget.limits.inflight >= budget.flights, "{budget:?}");
     }
 
     #[test]

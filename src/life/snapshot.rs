@@ -73,7 +73,7 @@ impl Common {
     pub(super) fn new(options: &Options, keeper: Keeper, registry: Arc<Registry>, query_log: QueryLog) -> Common {
         let cache = Cache::new(options.cache_memory);
         let budget = Budget::of(options, sockopt::descriptor_limit().ok());
-        let flights = Flights::new(budget.flights, budget.limits.waiting_per_client(options.workers));
+        let flights = Flights::new(budget.flights, budget.limits.share());
         let failures = Failures::new(budget.failures);
         let upstreams = Upstreams::with_pps(options.upstream_pps);
         scrape::describe_process(&registry, &cache, &flights, &failures, &upstreams);

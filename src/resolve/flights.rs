@@ -79,14 +79,15 @@ pub enum Full {
 }
 
 impl Flights {
-    /// At most `limit` flights, a quarter of them for one zone; `per_client` queries of one client may wait.
-    pub fn new(limit: usize, per_client: usize) -> Arc<Flights> {
+    /// At most `limit` flights. One client may have `share` queries that wait, and one zone as many flights, or a quarter
+    /// of all if that is less.
+    pub fn new(limit: usize, share: usize) -> Arc<Flights> {
         Arc::new(Flights {
             shards: Default::default(),
             limit,
             aloft: AtomicUsize::new(0),
-            clients: Shares::new(per_client),
-            zones: Shares::new(limit / 4),
+            clients: Shares::new(share),
+            zones: Shares::new(share.min(limit / 4)),
         })
     }
 
@@ -203,8 +204,8 @@ mod tests {
     }
 
     impl Lab {
-        fn new(limit: usize, per_client: usize) -> Lab {
-            Lab { cache: Cache::new(1 << 20), flights: Flights::new(limit, per_client) }
+        fn new(limit: usize, share: usize) -> Lab {
+            Lab { cache: Cache::new(1 << 20), flights: Flights::new(limit, share) }
         }
 
         fn join(&self, name: usize, party: &Party) -> Place {

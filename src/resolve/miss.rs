@@ -38,6 +38,8 @@ pub struct Miss {
     client: Client,
     started: Instant,
     message: Box<[u8]>,
+    /// Its place among those who wait, once it has one.
+    place: Option<Place>,
     /// An expired entry: for a query what it gets if the upstream does not answer in time, for a refresh what is renewed.
     old: Option<Arc<Entry>>,
 }
@@ -57,6 +59,7 @@ impl Miss {
             client: *way.client,
             started: way.now,
             message: kept_message(query),
+            place: None,
             old: stale,
         }
     }
@@ -75,13 +78,34 @@ impl Miss {
         self.message.is_empty()
     }
 
-    /// Waits for the outcome and writes the reply, a whole message, into `out`. Of a refresh there is none.
-    pub async fn resolve(self, out: &mut Vec<u8>) {
-        out.clear();
+    /// Takes a place among those who wait; `false` where there is none for it, which is counted. To be called as soon as
+    /// the query is read: who floods is shed before anything is spent on it, and before queues overflow for all.
+    pub fn board(&mut self) -> bool {
         let counts = self.resolver.registry.worker(self.worker);
-        let waiter = match self.resolver.flights.join(self.asked.flight.clone(), &self.party()) {
+        match self.resolver.flights.join(self.asked.flight.clone(), &self.party()) {
+            Place::Full(full) => {
+                counts.count(match full {
+                    Full::Total => Event::ShedFlights,
+                    Full::Client => Event::ShedClient,
+                    Full::Zone => Event::ShedZone,
+                });
+                return false;
+            }
+            place => self.place = Some(place),
+        }
+        true
+    }
+
+    /// Waits for the outcome and writes the reply, a whole message, into `out`. Of a refresh there is none. Where it has no
+    /// place yet, it takes one first.
+    pub async fn resolve(mut self, out: &mut Vec<u8>) {
+        out.clear();
+        if self.place.is_none() && !self.board() {
+            return self.shed(out);
+        }
+        let waiter = match self.place.take().expect("it has boarded") {
             Place::Waits(waiter) => {
-                counts.count(Event::FlightJoined);
+                self.resolver.registry.worker(self.worker).count(Event::FlightJoined);
                 waiter
             }
             Place::Leads(leader, waiter) => {
@@ -91,14 +115,7 @@ impl Miss {
                 tokio::task::spawn_local(flight_task);
                 waiter
             }
-            Place::Full(full) => {
-                counts.count(match full {
-                    Full::Total => Event::ShedFlights,
-                    Full::Client => Event::ShedClient,
-                    Full::Zone => Event::ShedZone,
-                });
-                return self.shed(out);
-            }
+            Place::Full(_) => return self.shed(out),
         };
         let outcome = self.wait(&waiter).await;
         self.end(outcome.as_deref(), clock::now(), out);

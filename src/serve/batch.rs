@@ -42,7 +42,7 @@ pub(crate) fn answer(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<R
                 batch.queue(i, length);
                 local.refresh(refresh);
             }
-            Verdict::Miss(miss) => match local.admit() {
+            Verdict::Miss(mut miss) => match local.admit(&mut miss) {
                 Some(ticket) => {
                     let question = Local::question(message);
                     let path = batch.return_path(i);

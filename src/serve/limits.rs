@@ -42,10 +42,10 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Questions of one client that may wait at once: a quarter of what `workers` wait for, and no more than half of what
-    /// one of them does, since the kernel may hand everything of a client to the same one.
-    pub fn waiting_per_client(&self, workers: usize) -> usize {
-        (workers * self.inflight / 4).min(self.inflight / 2).max(1)
+    /// Questions of one client, or under one zone, that may wait at once: a quarter of what one worker waits for, since the
+    /// kernel may hand all of them to the same one.
+    pub fn share(&self) -> usize {
+        (self.inflight / 4).max(1)
     }
 
     /// The same, with connections held to half of the descriptors this process may open: the other half is for
@@ -215,8 +215,8 @@ mod tests {
 
     #[test]
     fn one_client_waits_for_no_more_than_its_share() {
-        let limits = Limits { inflight: 1000, ..Limits::default() };
-        assert_eq!([1, 2, 64].map(|workers| limits.waiting_per_client(workers)), [250, 500, 500]);
+        let share = |inflight| Limits { inflight, ..Limits::default() }.share();
+        assert_eq!([1000, 2, 0].map(share), [250, 1, 1]);
     }
 
     #[test]

@@ -134,8 +134,13 @@ impl Local {
         out
     }
 
+    /// A ticket for a miss, which takes its place then and there. A refusal is counted.
+    pub(crate) fn admit(self: &Rc<Self>, miss: &mut Miss) -> Option<Ticket> {
+        self.admit_any().filter(|_| miss.board())
+    }
+
     /// A ticket for one more question in flight, unless there are too many. The refusal is counted.
-    pub(crate) fn admit(self: &Rc<Self>) -> Option<Ticket> {
+    pub(crate) fn admit_any(self: &Rc<Self>) -> Option<Ticket> {
         let inflight = self.inflight.get();
         if inflight >= self.limits.inflight {
             self.count(Event::ShedWorker);
@@ -157,8 +162,8 @@ impl Local {
     }
 
     /// Lets a refresh run, if there is room for it.
-    pub(crate) fn refresh(self: &Rc<Self>, refresh: Miss) {
-        match self.admit() {
+    pub(crate) fn refresh(self: &Rc<Self>, mut refresh: Miss) {
+        match self.admit(&mut refresh) {
             None => refresh.shed(&mut Vec::new()),
             Some(ticket) => {
                 let local = self.clone();

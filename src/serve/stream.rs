@@ -260,7 +260,7 @@ impl Stream {
                 local.refresh(refresh);
                 length
             }
-            Verdict::Miss(miss) => match local.admit() {
+            Verdict::Miss(mut miss) => match local.admit(&mut miss) {
                 None => Local::shed(miss, out),
                 Some(ticket) => return self.wait(miss, message, ticket),
             },

@@ -1,7 +1,7 @@
 //! The traffic of a flood: clients that send at a rate, clients that want every answer, and an upstream that is fast.
 //! Each is one thread with plain sockets; they share the machine with the agent and print what rate they reached.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use crate::support::{Query, message};
 
 /// Queries sent between two looks at the clock.
 const BURST: u64 = 64;
+/// How late a late answer is: less than what has an upstream taken for dead.
+const LATE: Duration = Duration::from_millis(1500);
 /// A quiet client that has no reply after this long has lost its query: stub resolvers give up at five seconds.
 const LOST: Duration = Duration::from_secs(5);
 /// It asks once more after this long: a datagram may get lost on a busy machine.
@@ -134,21 +136,22 @@ pub fn flood(from: &[IpAddr], server: SocketAddr, rate: u64, name: &str, numbers
     })
 }
 
-/// Each of these clients asks every `pause`: by turns a name that all ask for, and one that nobody asked for before.
-pub fn quiet(from: &[IpAddr], server: SocketAddr, pause: Duration) -> Running<Quiet> {
+/// Each of these clients asks every `pause` for a name that all ask for, and where `fresh` by turns for one that nobody
+/// asked for before.
+pub fn quiet(from: &[IpAddr], server: SocketAddr, pause: Duration, fresh: bool) -> Running<Quiet> {
     let sockets: Vec<UdpSocket> = from.iter().map(|ip| client(*ip, server)).collect();
     Running::start(move |stop| {
         let (mut quiet, start) = (Quiet::default(), time::now());
-        let (mut known, mut fresh) = (Template::new("h###.hot.test."), Template::new("q########.quiet.test."));
+        let (mut known, mut unknown) = (Template::new("h###.hot.test."), Template::new("q########.quiet.test."));
         let mut waiting = HashMap::new();
         while !stop.load(Relaxed) || !waiting.is_empty() {
             let due = (start.elapsed().as_secs_f64() / pause.as_secs_f64() * sockets.len() as f64) as u64;
             while quiet.asked < due && !stop.load(Relaxed) {
                 let (which, number) = (quiet.asked as usize % sockets.len(), quiet.asked / 2 + quiet.asked % 2);
-                let query = if (quiet.asked / sockets.len() as u64).is_multiple_of(2) {
+                let query = if !fresh || (quiet.asked / sockets.len() as u64).is_multiple_of(2) {
                     known.fill(number % super::HOT)
                 } else {
-                    fresh.fill(quiet.asked)
+                    unknown.fill(quiet.asked)
                 };
                 let id = wire::u16_at(query, 0).expect("a header");
                 sockets[which].send(query).expect("the agent's port is open");
@@ -188,7 +191,7 @@ impl Quiet {
     }
 }
 
-/// An upstream that answers at once: NXDOMAIN under `flood.test`, nothing at all under `silent.test`, an address
+/// An upstream that answers at once, and where a label is `late` after [`LATE`]: NXDOMAIN under `flood.test`, an address
 /// otherwise. It counts the questions under `hot.test`, and all.
 pub struct Fast {
     address: Address,
@@ -204,31 +207,34 @@ impl Fast {
         let socket = UdpSocket::bind(address.dns()).expect("a socket for the upstream");
         // As much as the system lets it have.
         socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20).expect("a larger buffer");
-        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a positive time");
+        socket.set_read_timeout(Some(Duration::from_millis(10))).expect("a positive time");
         let (hot, all) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (hot_seen, all_seen) = (Arc::clone(&hot), Arc::clone(&all));
         let running = Running::start(move |stop| {
-            let mut buffer = [0; 1500];
+            let (mut buffer, mut later) = ([0; 1500], VecDeque::new());
             while !stop.load(Relaxed) {
-                match socket.recv_from(&mut buffer) {
-                    Ok((length, peer)) => {
-                        all_seen.fetch_add(1, Relaxed);
-                        let end =
-                            12 + buffer[12..length].iter().position(|&octet| octet == 0).expect("a name ends") + 5;
-                        let name = &buffer[12..end - 4];
-                        hot_seen.fetch_add(u64::from(name.ends_with(&wire::name("hot.test."))), Relaxed);
-                        if let Some(reply) = reply(&buffer[..end], name) {
-                            // Who does not wait any more needs no answer.
-                            let _ = socket.send_to(&reply, peer);
-                        }
+                let due = |(at, ..): &mut (Instant, Vec<u8>, SocketAddr)| time::now() >= *at;
+                while let Some((_, reply, peer)) = later.pop_front_if(due) {
+                    // Who does not wait any more needs no answer.
+                    let _ = socket.send_to(&reply, peer);
+                }
+                let (length, peer) = match socket.recv_from(&mut buffer) {
+                    Ok(received) => received,
+                    Err(error) => {
+                        let usual = [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::ConnectionRefused];
+                        assert!(usual.contains(&error.kind()), "{error}");
+                        continue;
                     }
-                    Err(error) => assert!(
-                        matches!(
-                            error.kind(),
-                            ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::ConnectionRefused
-                        ),
-                        "{error}"
-                    ),
+                };
+                let end = 12 + buffer[12..length].iter().position(|&octet| octet == 0).expect("a name ends") + 5;
+                let name = &buffer[12..end - 4];
+                all_seen.fetch_add(1, Relaxed);
+                hot_seen.fetch_add(u64::from(name.ends_with(&wire::name("hot.test."))), Relaxed);
+                let reply = reply(&buffer[..end], name);
+                if name.windows(5).any(|label| label == b"\x04late") {
+                    later.push_back((time::now() + LATE, reply, peer));
+                } else {
+                    let _ = socket.send_to(&reply, peer);
                 }
             }
         });
@@ -246,10 +252,7 @@ impl Drop for Fast {
     }
 }
 
-fn reply(question: &[u8], name: &[u8]) -> Option<Vec<u8>> {
-    if name.ends_with(&wire::name("silent.test.")) {
-        return None;
-    }
+fn reply(question: &[u8], name: &[u8]) -> Vec<u8> {
     let denied = name.ends_with(&wire::name("flood.test."));
     let rcode = if denied { NXDOMAIN } else { NOERROR };
     let mut bytes = question[..2].to_vec();
@@ -261,7 +264,7 @@ fn reply(question: &[u8], name: &[u8]) -> Option<Vec<u8>> {
         true => wire::record(&wire::name("flood.test."), wire::SOA, wire::IN, 300, &wire::soa(300)),
         false => wire::record(&[0xc0, 12], A, wire::IN, 300, &[192, 0, 2, 1]),
     });
-    Some(bytes)
+    bytes
 }
 
 fn client(from: IpAddr, server: SocketAddr) -> UdpSocket {

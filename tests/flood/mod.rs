@@ -20,6 +20,8 @@ use load::{Fast, Quiet, Running, Sent, flood, quiet};
 
 /// What the two processes may use.
 const MEMORY: u64 = 64 << 20;
+/// Numbers of entries that only octets can bound.
+const LARGE: &str = " success 1000000\n denial 1000000\n";
 /// How many names are hot.
 const HOT: u64 = 500;
 
@@ -38,7 +40,7 @@ impl Size {
                 let binary = fs::canonicalize(binary).expect("DNSLET_FLOOD_BINARY names a build of the agent");
                 Size { binary: Some(binary), duration: Duration::from_secs(60), part: 1 }
             }
-            None => Size { binary: None, duration: Duration::from_secs(10), part: 10 },
+            None => Size { binary: None, duration: Duration::from_secs(8), part: 10 },
         }
     }
 }
@@ -61,8 +63,9 @@ impl Lab {
     fn start() -> Lab {
         let (size, group, upstream) = (Size::chosen(), Cgroup::limited(MEMORY), Fast::start());
         let plan = Agent::plan_inside(&group, size.binary.as_deref());
-        let agent =
-            plan.root(&format!("cache {{\n serve_stale 1h verify\n }}\n forward . {}", upstream.address())).start();
+        let agent = plan
+            .root(&format!("cache {{\n{LARGE} serve_stale 1h verify\n }}\n forward . {}", upstream.address()))
+            .start();
         let processes = [agent.pid(), agent.server()];
         let lab = Lab { agent, upstream, processes, size, group };
         // Asked twice, so that each name has been of use.
@@ -142,7 +145,7 @@ fn made_up_names_and_a_greedy_client_cost_others_nothing() {
     let lab = Lab::start();
     let (server, part) = (lab.agent.dns(), lab.size.part);
     let before = lab.upstream.hot.load(Relaxed);
-    let quiet = quiet(&clients(1, 20), server, Duration::from_millis(100));
+    let quiet = quiet(&clients(1, 20), server, Duration::from_millis(100), true);
     let hot = flood(&clients(2, 4), server, 2000 / part, "h###.hot.test.", HOT);
     let made_up = flood(&clients(3, 50), server, 5000 / part, "r########.flood.test.", u64::MAX);
     let greedy = flood(&clients(4, 1), server, 20_000 / part, "n########.z########.test.", u64::MAX);
@@ -157,5 +160,36 @@ fn made_up_names_and_a_greedy_client_cost_others_nothing() {
     println!("shed: {:?}", ["flights", "client", "zone", "worker"].map(|reason| (reason, lab.shed(reason))));
     nothing_is_lost(quiet);
     assert!(rate >= 0.999, "{asked_upstream} of {} hot queries reached the upstream", hot.sent);
+    lab.has_stayed_inside(resident);
+}
+
+#[test]
+fn a_slow_zone_and_a_greedy_client_take_their_share_only() {
+    let lab = Lab::start();
+    let (server, part) = (lab.agent.dns(), lab.size.part);
+    let quiet = quiet(&clients(5, 20), server, Duration::from_millis(100), true);
+    let zone = flood(&clients(6, 50), server, 5000 / part, "r########.late.test.", u64::MAX);
+    let greedy = flood(&clients(7, 1), server, 20_000 / part, "n########.late.z########.", u64::MAX);
+    let resident = lab.watch();
+    for (what, running) in [("one zone", zone), ("greedy client", greedy)] {
+        assert!(report(what, running).sent > 1000, "a flood");
+    }
+    nothing_is_lost(quiet);
+    assert!(lab.shed("zone") > 0.0 && lab.shed("client") > 0.0, "both met their bounds");
+    assert_eq!((lab.shed("flights"), lab.shed("worker")), (0.0, 0.0), "there was room for others");
+    lab.has_stayed_inside(resident);
+}
+
+#[test]
+fn a_full_house_stays_inside_the_limit_and_answers_what_it_knows() {
+    let lab = Lab::start();
+    let (server, part) = (lab.agent.dns(), lab.size.part);
+    let quiet = quiet(&clients(8, 20), server, Duration::from_millis(100), false);
+    let flood = flood(&clients(9, 100), server, 20_000 / part, "r########.late.z########.", u64::MAX);
+    let resident = lab.watch();
+    let flood = report("many clients and zones", flood);
+    assert!(flood.replies[usize::from(SERVFAIL)] > 0, "{flood:?}");
+    nothing_is_lost(quiet);
+    assert!(lab.shed("flights") + lab.shed("worker") > 0.0, "there was no room left");
     lab.has_stayed_inside(resident);
 }

@@ -98,7 +98,7 @@ pub(crate) struct Flags {
     /// TCP connections in all; fewer where a limit on memory or open files leaves no room
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections, help_heading = SERVING)]
     pub(crate) tcp_connections: usize,
-    /// TCP connections from one source address
+    /// TCP connections from one source address; never more than half of all that there may be
     #[arg(long, value_name = "N", default_value_t = Limits::default().per_source, help_heading = SERVING)]
     pub(crate) tcp_per_client: usize,
     /// Queries in progress on one TCP connection

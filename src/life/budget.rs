@@ -24,12 +24,13 @@ const WAITING: usize = 2 << 10;
 /// A connection of a client with its socket. One that holds a long message back takes more, for as long as a message may
 /// take.
 const CONNECTION: usize = 8 << 10;
-/// So many listening addresses have full queues at once.
-const BUSY_ADDRESSES: usize = 2;
+/// So many listening addresses have full queues at once: a link-local one and that of the cluster's service, in both
+/// families.
+const BUSY_ADDRESSES: usize = 4;
 /// Octets of receive buffer per listening UDP socket: a burst waits here while its worker is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;
-/// A smaller one would lose the bursts of ordinary clients.
-const SMALLEST_RECEIVE_BUFFER: usize = 64 << 10;
+/// A smaller one would lose the bursts of ordinary clients: this one takes some 500 queries.
+const SMALLEST_RECEIVE_BUFFER: usize = 256 << 10;
 /// However little memory there is, so many flights and connections are taken on.
 const FEWEST: usize = 64;
 
@@ -44,9 +45,9 @@ const FEWEST: usize = 64;
 /// | cache entries | `-cache-memory`; a third where it is not given | 21.3 |
 /// | what the allocator loses on them | an eighth of that | 2.7 |
 /// | failed questions | a sixteenth of it | 1.3 |
-/// | flights and queries that wait | three eighths of the rest, 12 KiB for one and two | 8.5 |
-/// | TCP connections of clients | three eighths of the rest, 8 KiB for each | 8.5 |
-/// | receive buffers of listening UDP sockets | a quarter of the rest | 5.7 |
+/// | flights and queries that wait | three eighths of the rest, half of what receive buffers leave, 12 KiB for one and two | 8.5 |
+/// | TCP connections of clients | as much, 8 KiB for each | 8.5 |
+/// | receive buffers of listening UDP sockets | a quarter of the rest, four addresses full at once | 5.7 |
 ///
 /// A flight has up to three sockets, most have one; a quarter of the descriptors is for flights and half of them for
 /// connections.
@@ -86,16 +87,18 @@ impl Given {
         };
         let mut flights = self.workers * limits.inflight;
         if let Some(rest) = self.rest() {
-            flights = flights.min((rest * 3 / 8 / (FLIGHT + 2 * WAITING)).max(FEWEST));
+            let half = rest.saturating_sub(self.queues()) / 2;
+            flights = flights.min((half / (FLIGHT + 2 * WAITING)).max(FEWEST));
             limits.inflight = limits.inflight.min((2 * flights / self.workers).max(1));
-            limits.connections = limits.connections.min((rest * 3 / 8 / CONNECTION).max(FEWEST));
-            limits.per_source = limits.per_source.min(limits.connections / 2);
+            limits.connections = limits.connections.min((half / CONNECTION).max(FEWEST));
         }
         if let Some(descriptors) = descriptors {
             limits = limits.within(descriptors);
             let quarter = usize::try_from(descriptors / 4).unwrap_or(usize::MAX);
             flights = flights.min(quarter.max(FEWEST));
         }
+        // Whatever made places few: no client takes more than half of them.
+        limits.per_source = limits.per_source.min(limits.connections / 2).max(1);
         Budget { limits, flights, failures: self.cache / FAILURES }
     }
 
@@ -103,6 +106,11 @@ impl Given {
         self.rest().map_or(RECEIVE_BUFFER, |rest| {
             (rest / 4 / (2 * BUSY_ADDRESSES * self.workers)).clamp(SMALLEST_RECEIVE_BUFFER, RECEIVE_BUFFER)
         })
+    }
+
+    /// What the kernel grants to the receive buffers of all sockets that may be full at once.
+    fn queues(self) -> usize {
+        self.receive_buffer() * 2 * BUSY_ADDRESSES * self.workers
     }
 
     /// What is left of the limit for work in progress; `None` where there is no limit.
@@ -157,7 +165,7 @@ mod tests {
             + budget.flights * FLIGHT
             + waiting * WAITING
             + budget.limits.connections * CONNECTION
-            + given.receive_buffer() * 2 * BUSY_ADDRESSES * given.workers
+            + given.queues()
     }
 
     #[test]
@@ -175,7 +183,7 @@ mod tests {
         let budget = given.budget(Some(20_000));
         assert_eq!(given.cache, 64 * MIB / 3);
         assert!(budget.flights >= 600 && budget.limits.connections >= 1000, "{budget:?}");
-        assert!(given.receive_buffer() >= 512 << 10, "{}", given.receive_buffer());
+        assert!(given.receive_buffer() >= 320 << 10, "{}", given.receive_buffer());
         assert!(budget.limits.per_source <= budget.limits.connections / 2);
         assert!(budget.limits.inflight >= budget.flights, "{budget:?}");
     }
@@ -204,6 +212,29 @@ mod tests {
         let budget = given(None, 2).budget(Some(1024));
         assert_eq!((budget.flights, budget.limits.connections), (256, 512));
         assert_eq!(given(None, 2).budget(Some(8)).flights, FEWEST);
+    }
+
+    #[test]
+    fn one_client_has_half_of_the_places_at_most_whatever_makes_them_few() {
+        for (mib, descriptors) in [(None, Some(1024)), (Some(64), None), (Some(64), Some(1024)), (None, Some(20_000))] {
+            let Limits { connections, per_source, .. } = given(mib.map(|mib| mib * MIB), 2).budget(descriptors).limits;
+            assert!(
+                (1..=connections / 2).contains(&per_source),
+                "{mib:?}, {descriptors:?}: {per_source} of {connections}"
+            );
+        }
+        assert_eq!(given(None, 2).budget(Some(2)).limits.per_source, 1, "with one place in all");
+    }
+
+    #[test]
+    fn a_burst_of_ordinary_clients_fits_into_every_receive_buffer() {
+        for (mib, workers) in [(48, 1), (64, 4), (128, 8), (512, 32)] {
+            let given = given(Some(mib * MIB), workers);
+            assert!(given.receive_buffer() >= 256 << 10, "{mib} MiB, {workers} workers: {}", given.receive_buffer());
+            assert!(most(given) <= mib * MIB, "{mib} MiB, {workers} workers: {}", most(given));
+        }
+        let crowded = given(Some(64 * MIB), 16).receive_buffer();
+        assert!(crowded >= 256 << 10, "with more workers than memory: {crowded}");
     }
 
     #[test]

@@ -80,6 +80,8 @@ events! {
     FailedTimeout = FAILURES "timeout",
     /// The network refused: unreachable, reset, closed, refused.
     FailedNetwork = FAILURES "network",
+    /// This host is short of descriptors, memory or places on a connection.
+    FailedLocal = FAILURES "local",
     /// TLS did not come about.
     FailedTls = FAILURES "tls",
     /// Every upstream is marked down.

@@ -36,6 +36,8 @@ pub struct Asked {
     pub whole: Key,
     /// Equal questions in progress share this one.
     pub flight: Key,
+    /// When it was asked.
+    pub started: Instant,
     /// When the client has to have a reply.
     pub deadline: Instant,
     /// How often an upstream had recovered when it was asked: a failure says nothing about one that came back since.
@@ -58,6 +60,7 @@ impl Asked {
             exact: cache.key(fingerprint, query.key(qtype, bits.cached())).to_key(),
             whole: cache.key(fingerprint, query.key(WHOLE_NAME, bits.cached())).to_key(),
             flight: cache.key(fingerprint, query.key(qtype, bits.flying())).to_key(),
+            started: way.now,
             deadline: way.now + CLIENT_BUDGET,
             recoveries: resolver.recoveries(way.route_index),
         }

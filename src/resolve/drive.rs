@@ -64,6 +64,7 @@ impl Resolver {
         counts.count(match failed.cause {
             Cause::Timeout => Counted::FailedTimeout,
             Cause::Network => Counted::FailedNetwork,
+            Cause::Local => Counted::FailedLocal,
             Cause::Tls => Counted::FailedTls,
             Cause::Unhealthy => Counted::FailedUnhealthy,
             Cause::Answer => Counted::FailedAnswer,

@@ -11,7 +11,7 @@ use crate::sys::clock;
 
 use super::asked::Asked;
 use super::drive;
-use super::flights::{Full, Place, Waiter};
+use super::flights::{Full, Place};
 use super::outcome::{self, Cause, Failed, Outcome};
 use super::party::{Party, last_two_labels};
 use super::resolver::Resolver;
@@ -36,7 +36,6 @@ pub struct Miss {
     worker: usize,
     zone: usize,
     client: Client,
-    started: Instant,
     message: Box<[u8]>,
     /// Its place among those who wait, once it has one.
     place: Option<Place>,
@@ -57,7 +56,6 @@ impl Miss {
             worker: way.worker,
             zone: way.zone,
             client: *way.client,
-            started: way.now,
             message: kept_message(query),
             place: None,
             old: stale,
@@ -103,22 +101,41 @@ impl Miss {
         if self.place.is_none() && !self.board() {
             return self.shed(out);
         }
-        let waiter = match self.place.take().expect("it has boarded") {
+        let mut outcome = self.wait().await;
+        // Its worker ended, or it panicked: then this one sees to a flight of its own, once.
+        let aborted = outcome.as_ref().is_some_and(|outcome| outcome.is_aborted());
+        if aborted && self.board() {
+            outcome = self.wait().await;
+        }
+        self.end(outcome.as_deref(), clock::now(), out);
+    }
+
+    /// The outcome of the flight that it has boarded, or `None` when the client should not wait any longer.
+    async fn wait(&mut self) -> Option<Arc<Outcome>> {
+        let (waiter, until) = match self.place.take().expect("it has boarded") {
             Place::Waits(waiter) => {
                 self.resolver.registry.worker(self.worker).count(Event::FlightJoined);
-                waiter
+                // It lands by the deadline of the one who asked first, if its worker is alive and it is not late.
+                (waiter, Some(self.patience().unwrap_or(self.asked.deadline)))
             }
             Place::Leads(leader, waiter) => {
                 // A task of its own: it goes on when this client hangs up, and a panic in it is caught.
-                let flight_task =
+                let flight =
                     drive::fly(self.resolver.clone(), self.worker, self.asked.clone(), self.is_refresh(), leader);
-                tokio::task::spawn_local(flight_task);
-                waiter
+                tokio::task::spawn_local(flight);
+                (waiter, self.patience())
             }
-            Place::Full(_) => return self.shed(out),
+            Place::Full(_) => unreachable!("nobody boards what is full"),
         };
-        let outcome = self.wait(&waiter).await;
-        self.end(outcome.as_deref(), clock::now(), out);
+        let Some(until) = until else { return Some(waiter.outcome().await) };
+        tokio::time::timeout_at(until.into(), waiter.outcome()).await.ok()
+    }
+
+    /// Until when a client waits that has something else: an expired entry.
+    fn patience(&self) -> Option<Instant> {
+        self.old.as_ref().filter(|_| !self.is_refresh())?;
+        let timer = self.stale_settings().and_then(|stale| stale.verify_timeout).unwrap_or(STALE_TIMER);
+        Some((self.asked.started + timer).min(self.asked.deadline))
     }
 
     /// Writes the reply for a query that there is no room to wait for: from an expired entry, if there is one.
@@ -172,21 +189,6 @@ impl Miss {
         }
     }
 
-    /// The outcome, or `None` when the client should not wait any longer.
-    async fn wait(&self, waiter: &Waiter) -> Option<Arc<Outcome>> {
-        let until = if self.is_refresh() {
-            None
-        } else if self.old.is_some() {
-            let timer = self.stale_settings().and_then(|stale| stale.verify_timeout).unwrap_or(STALE_TIMER);
-            Some((self.started + timer).min(self.asked.deadline))
-        } else {
-            // Any other flight lands by the deadline of the one who asked first.
-            waiter.is_late().then_some(self.asked.deadline)
-        };
-        let Some(until) = until else { return Some(waiter.outcome().await) };
-        tokio::time::timeout_at(until.into(), waiter.outcome()).await.ok()
-    }
-
     fn finish_stale(&self, out: &mut Vec<u8>) {
         let (Some(old), Some(stale)) = (&self.old, self.stale_settings()) else { return };
         let room = outcome::room(&old.response).max(reply::CLASSIC_SIZE);
@@ -213,7 +215,7 @@ impl Miss {
         let door = &self.resolver.doors[usize::from(self.client.listen)];
         Way {
             worker: self.worker,
-            now: self.started,
+            now: self.asked.started,
             client: &self.client,
             route_index: self.asked.route,
             route: &self.resolver.routes.routes[self.asked.route],

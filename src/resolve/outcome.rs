@@ -46,6 +46,8 @@ pub enum Cause {
     Timeout,
     /// The network refused.
     Network,
+    /// This host is short of something.
+    Local,
     /// TLS did not come about.
     Tls,
     /// Every upstream is down.
@@ -77,6 +79,11 @@ impl Outcome {
     /// For a flight whose task ended without one.
     pub fn aborted() -> Outcome {
         Failed::new(Cause::Aborted, Ede::OTHER, "internal error while resolving").into()
+    }
+
+    /// Whether its flight ended without one.
+    pub(super) fn is_aborted(&self) -> bool {
+        matches!(self, Outcome::Failed(Failed { cause: Cause::Aborted, .. }))
     }
 
     /// Whether this says what the name has, rather than that nobody could tell.
@@ -186,11 +193,9 @@ impl From<&Failure> for Failed {
             Failure::NoHealthy => Cause::Unhealthy,
             Failure::Overloaded { .. } => Cause::Overloaded,
             Failure::Paced => Cause::Paced,
-            Failure::Refused(_)
-            | Failure::Unreachable(..)
-            | Failure::Closed(..)
-            | Failure::Local(..)
-            | Failure::Busy(_) => Cause::Network,
+            Failure::Busy(_) => Cause::Local,
+            Failure::Local(..) if !failure.blames_upstream() => Cause::Local,
+            Failure::Refused(_) | Failure::Unreachable(..) | Failure::Closed(..) | Failure::Local(..) => Cause::Network,
         };
         let mut failed = Failed::new(cause, failure.ede(), failure.to_string());
         if cause == Cause::Overloaded {

@@ -87,17 +87,18 @@ impl Resolution {
         self.over(resolver, resolver.settle(&self.asked, response, now), now)
     }
 
-    /// The end of a flight that has failed and then waited for a late answer: that answer, if it says all, or the
-    /// same failure once more.
+    /// The end of a flight that has failed and then waited for a late answer: that answer, if it says all and nobody has
+    /// brought a younger one meanwhile, or the failure, which has been noted.
     pub fn late(&mut self, resolver: &Resolver, late: Option<&[u8]>, failure: &Failure, now: Instant) -> Arc<Outcome> {
+        if let Some(younger) = resolver.kept_since(&self.asked) {
+            return Arc::new(Outcome::Kept(younger));
+        }
         if let Some(message) = late
             && let Effect::Done(outcome) = self.on(resolver, Event::Answered(message), now)
         {
             return outcome;
         }
-        let outcome = Arc::new(Failed::from(failure).into());
-        resolver.remember(&self.asked, &outcome, now);
-        outcome
+        Arc::new(Failed::from(failure).into())
     }
 
     /// The end, as far as it depends on whom was asked.

@@ -49,6 +49,12 @@ impl Resolver {
         }
     }
 
+    /// What was stored for a question since it was asked.
+    pub(super) fn kept_since(&self, asked: &Asked) -> Option<Arc<Entry>> {
+        let kept = asked.bits.recursion_desired().then(|| self.cache.get(&asked.exact.as_ref()))??;
+        (kept.stored > asked.started).then_some(kept)
+    }
+
     /// How often an upstream has recovered so far, as far as this route knows.
     pub(super) fn recoveries(&self, route: usize) -> u64 {
         self.lines[route].pools.first().map_or(0, |pool| pool.recoveries())

@@ -37,7 +37,8 @@ pub struct Exchange<'a> {
     last: Option<Failure>,
     /// A single packet to see whether an upstream is still down.
     probe: bool,
-    _place: Place<'a>,
+    /// Until it lingers.
+    place: Option<Place<'a>>,
 }
 
 impl<'a> Exchange<'a> {
@@ -62,7 +63,7 @@ impl<'a> Exchange<'a> {
             kept: None,
             last: None,
             probe,
-            _place: place,
+            place: Some(place),
         }
     }
 
@@ -85,6 +86,8 @@ impl<'a> Exchange<'a> {
 
     /// Waits on, until the deadline, for an answer that is only late. Nothing is sent.
     pub async fn linger(&mut self) -> Option<Vec<u8>> {
+        // It costs its upstream nothing any more, so it does not stand in the way of others.
+        self.place = None;
         self.wait(clock::now(), self.ask.deadline).await.map(|(_, wire)| wire)
     }
 

@@ -245,7 +245,7 @@ impl World {
             (Some(message), false) => done(flight.resolution.on(&flight.resolver, Event::Answered(message), now)),
             (None, false) => done(flight.resolution.on(&flight.resolver, Event::Failed(&TIMEOUT), now)),
         };
-        let ending = self.references[flight.config].hear(flight.question, said, self.now);
+        let ending = self.references[flight.config].hear(flight.question, said, flight.late, self.now);
         for waiting in std::mem::take(&mut flight.waiting) {
             self.end(flight.config, waiting, Some((&outcome, &ending)));
         }

@@ -120,9 +120,12 @@ impl Reference {
     }
 
     /// An upstream said something in reply to a question, or nobody did.
-    pub fn hear(&mut self, question: Question, said: Said, now: u64) -> Ending {
+    pub fn hear(&mut self, question: Question, said: Said, late: bool, now: u64) -> Ending {
         if let Some(reply) = said.failure() {
-            self.fail(question, &reply, now);
+            // That nothing came was noted when it was late; it is one failure, not two.
+            if !(late && matches!(said.word, Word::Silence)) {
+                self.fail(question, &reply, now);
+            }
             return Ending { answered: false, reply };
         }
         self.failed.remove(&question);

@@ -183,3 +183,25 @@ fn a_panic_costs_one_question() {
     assert_eq!(header::rcode(&receive(&good)), Rcode::REFUSED);
     assert_eq!(lab.metric(("coredns_panics_total", "")), 4);
 }
+
+#[test]
+fn a_client_that_waits_for_a_flight_of_a_worker_that_ends_is_answered_all_the_same() {
+    let mut lab = Lab::start();
+    let first = lab.udp();
+    first.send(&query(1, &held(1))).unwrap();
+    lab.await_metric(IN_FLIGHT, 1);
+    let other = Worker::start(0, &lab.setup).unwrap();
+    let listener = sockets("127.0.0.1:0");
+    let second = UdpSocket::bind("127.0.0.1:0").unwrap();
+    second.connect(listener.local).unwrap();
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    wait(other.add(vec![listener])).unwrap();
+    second.send(&query(2, &held(1))).unwrap();
+    lab.await_metric(("dnslet_flights_joined_total", ""), 1);
+    let worker = lab.worker.replace(other).unwrap();
+    worker.stop();
+    worker.join().unwrap();
+    lab.release(1);
+    let reply = receive(&second);
+    assert_eq!((header::id(&reply), header::rcode(&reply)), (2, Rcode::NOERROR));
+}

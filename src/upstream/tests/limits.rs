@@ -135,3 +135,25 @@ async fn an_upstream_that_only_says_servfail_is_set_back_and_tried_again() {
     }
     assert_eq!(ask(&pool).await.unwrap().upstream.address().socket, first.socket, "in its turn again");
 }
+
+#[tokio::test]
+async fn an_exchange_that_only_waits_for_a_late_answer_stands_in_nobodys_way() {
+    let responder = Responder::start(silent).await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |spec| {
+        (spec.max_concurrent, spec.max_fails) = (Some(1), 0);
+    });
+    let query = query("www.example.org.", 1);
+    let ask = asking(&query, Protocol::Udp, 10 * MS);
+    let mut exchange = pool.begin(Ask { deadline: ask.budget + 60_000 * MS, ..ask }).unwrap();
+    assert!(exchange.run().await.is_err() && exchange.is_open());
+    assert!(matches!(pool.begin(ask), Err(Failure::Overloaded { limit: 1 })), "it has its place until it lingers");
+    let next = async {
+        tokio::task::yield_now().await;
+        pool.begin(ask).map(drop)
+    };
+    tokio::select! {
+        biased;
+        _ = exchange.linger() => panic!("nothing comes"),
+        next = next => next.unwrap(),
+    }
+}

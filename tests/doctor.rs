@@ -4,9 +4,9 @@ use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
 
-use crate::support::Agent;
 use crate::support::address::DNS;
 use crate::support::namespace::{add_address, entered};
+use crate::support::{Agent, Upstream, time};
 
 fn doctor(arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } =
@@ -65,6 +65,31 @@ fn the_doctor_tells_what_is_there_and_what_is_missing() {
     let (code, report) = doctor(&wanted);
     assert_eq!(code, Some(1), "{report}");
     assert_has(&report, &[&format!("problem  nobody listens on port {port} of {address} over UDP and TCP")]);
+}
+
+#[test]
+fn the_doctor_tells_that_every_upstream_is_down() {
+    if !entered("doctor::the_doctor_tells_that_every_upstream_is_down") {
+        return;
+    }
+    let up = Upstream::start();
+    let plan = Agent::plan();
+    let address = plan.ip().to_string();
+    let forward = format!("forward . {}", up.address());
+    let agent = plan.root(&forward).start();
+    let metrics = agent.metrics_address().to_string();
+    let wanted =
+        ["-localip", &address, "-dns.port", "5300", "-setupiptables=false", "-metrics-listen-address", &metrics];
+    let (_, report) = doctor(&wanted);
+    assert_has(&report, &[&format!("ok       none of the agent's upstreams is down: {}\n", up.address())]);
+    up.change_all(Some("silent"));
+    time::until("the upstream to be down", || {
+        agent.ask_a("down.doctor.test.");
+        (agent.metric("dnslet_upstream_up", &[]) == 0.0).then_some(())
+    });
+    let (code, report) = doctor(&wanted);
+    assert_eq!(code, Some(1), "{report}");
+    assert_has(&report, &[&format!("problem  every upstream of the agent is down: {}\n", up.address())]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use nix::sys::signal::Signal;
 
 use crate::support::wire::*;
-use crate::support::{Agent, Query, time};
+use crate::support::{Agent, Query, Upstream, time};
 
 /// The sum of the series that carry these labels besides server, zone and view.
 fn count(agent: &Agent, name: &str, labels: &[(&str, &str)]) -> f64 {
@@ -60,6 +60,45 @@ fn queries_for_no_zone_are_counted_as_dropped() {
     assert_eq!(agent.ask_a("outside.example.").rcode, REFUSED);
     let dropped = [("zone", "dropped"), ("rcode", "REFUSED"), ("plugin", "")];
     assert_eq!(count(&agent, "coredns_dns_responses_total", &dropped), 1.0);
+}
+
+#[test]
+fn an_upstream_that_goes_and_comes_back_is_one_line_each_and_a_metric() {
+    let plan = Agent::plan();
+    let ups = [Upstream::start(), Upstream::start()];
+    let to = [0, 1].map(|up: usize| ups[up].address().to_string());
+    let agent = plan.root(&format!("forward . {} {}", to[0], to[1])).start();
+    let up = |to: &str| agent.metric("dnslet_upstream_up", &[("to", to)]);
+    let ask_until = |what: &str, text: &str| {
+        time::until(what, || {
+            agent.ask_a("ttl1.down.test.");
+            agent.log().lines().find(|line| line.contains(text)).map(str::to_owned)
+        })
+    };
+    let mut told = Vec::new();
+    for (at, left) in [(0, "1 of 2"), (1, "0 of 2")] {
+        assert_eq!(up(&to[at]), 1.0, "{}", agent.metrics());
+        ups[at].change_all(Some("silent"));
+        let line = ask_until("a line", &format!("upstream {} is down", to[at]));
+        let start =
+            format!("[WARNING] upstream {} is down: 3 checks failed, the last one with: no answer within ", to[at]);
+        assert!(line.starts_with(&start), "{line}");
+        assert!(line.ends_with(&format!(" ms; {left} upstreams of this forward are left")), "{line}");
+        assert_eq!(up(&to[at]), 0.0, "{}", agent.metrics());
+        told.push(line);
+    }
+    told.push(line(&agent, "all upstreams of a forward"));
+    assert!(told[2].starts_with("[ERROR] all upstreams of a forward are down: "), "{told:?}");
+    assert!(to.iter().all(|to| told[2].contains(to)), "{told:?}");
+    for (up, to) in ups.iter().zip(&to) {
+        up.change_all(None);
+        let line = ask_until("a line", &format!("upstream {to} answers again"));
+        assert!(line.starts_with(&format!("[INFO] upstream {to} answers again after ")), "{line}");
+        assert!(line.ends_with(" s"), "{line}");
+    }
+    assert_eq!([up(&to[0]), up(&to[1])], [1.0, 1.0], "{}", agent.metrics());
+    let lines = agent.log().lines().filter(|line| line.contains("upstream")).count();
+    assert_eq!(lines, 5, "one for each change and one for the whole: {}", agent.log());
 }
 
 /// The line of the log that holds the text.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use quick_cache::sync::Cache as Quick;
@@ -25,6 +26,7 @@ pub struct Cache {
     hasher: RandomState,
     quotas: Mutex<HashMap<u64, [Weak<Quota>; 2]>>,
     denials: Arc<Share>,
+    denials_refused: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -43,7 +45,8 @@ impl Cache {
             .expect("both capacities are given");
         let quick = Quick::with_options(options, Octets, HashedAlready::default(), Evictions);
         let denials = Share::new(budget as u64 / DENIAL_PART);
-        Arc::new(Cache { quick, hasher: RandomState::new(), quotas: Mutex::default(), denials })
+        let (hasher, quotas) = (RandomState::new(), Mutex::default());
+        Arc::new(Cache { quick, hasher, quotas, denials, denials_refused: AtomicU64::new(0) })
     }
 
     /// The key of a question of a route. The hash is keyed with a secret of this process, so nobody outside can aim at
@@ -92,6 +95,7 @@ impl Cache {
         let octets = key.len() + entry.footprint() + OVERHEAD;
         // Before it is stored: a cache that is full would push out anything else for it.
         if quota.share().is_some_and(|share| !self.make_room(share, &quota, octets as u64)) {
+            self.denials_refused.fetch_add(1, Relaxed);
             return self.remove(&key.as_ref());
         }
         entry.weigh(octets);
@@ -120,6 +124,11 @@ impl Cache {
     /// How many octets are in use, and how many may be.
     pub fn octets(&self) -> (u64, u64) {
         (self.quick.weight(), self.quick.capacity())
+    }
+
+    /// How many negative entries have found no place in the share of their kind so far.
+    pub fn denials_refused(&self) -> u64 {
+        self.denials_refused.load(Relaxed)
     }
 
     /// Makes room for so many octets in a share: what goes is the oldest unused entry of the quota that has most of it,

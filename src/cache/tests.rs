@@ -218,6 +218,20 @@ fn a_route_that_comes_later_gets_its_part_of_the_negative_share() {
 }
 
 #[test]
+fn a_denial_that_finds_no_room_is_counted_and_pushes_nothing_out() {
+    let now = clock::now();
+    // A quarter of this holds no entry at all.
+    let cache = Cache::new(1 << 10);
+    let [_, denial] = roomy(&cache, 1);
+    deny(&cache, "random.test", &denial, now);
+    assert_eq!((cache.len(), cache.denials_refused(), denial.evictions()), (0, 1, 0));
+    let cache = Cache::new(1 << 20);
+    let [_, denial] = roomy(&cache, 1);
+    deny(&cache, "random.test", &denial, now);
+    assert_eq!((cache.len(), cache.denials_refused()), (1, 0));
+}
+
+#[test]
 fn keys_of_entries_that_are_gone_do_not_pile_up() {
     let now = clock::now();
     let cache = Cache::new(1 << 20);

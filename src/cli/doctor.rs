@@ -1,5 +1,6 @@
 //! `doctor`: how DNS stands on this node, in plain words, with what to do about it. Looks, and changes nothing.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use crate::observe::probe;
 use crate::sys::process::{Listener, listeners};
 
 mod findings;
+mod scrape;
 
 use findings::{Finding, Verdict, findings};
 
@@ -41,6 +43,8 @@ struct Examined {
     resolv_conf: [Option<Vec<SocketAddr>>; 2],
     /// The metrics endpoint and who listens there.
     metrics: Option<(SocketAddr, Vec<Listener>)>,
+    /// Whether each upstream is used, as the metrics tell.
+    upstreams: BTreeMap<String, bool>,
 }
 
 /// What came of one question.
@@ -79,6 +83,11 @@ async fn examine(flags: &Flags) -> Examined {
     let facts = look(&question).await;
     let answers = ask(&facts.addresses, flags.dns_port).await;
     let metrics = flags.metrics_listen_address.as_ref().map_or(Some(METRICS), |given| given.0);
+    let metrics = metrics.map(|address| (address, listeners(address.port())));
+    let upstreams = match &metrics {
+        Some((address, listeners)) if !listeners.is_empty() => scrape::upstreams(*address).await,
+        _ => BTreeMap::new(),
+    };
     Examined {
         answers,
         link: question.link,
@@ -86,7 +95,8 @@ async fn examine(flags: &Flags) -> Examined {
         rules,
         listeners: listeners(flags.dns_port),
         resolv_conf: [RESOLV_CONF, RESOLVED_CONF].map(servers),
-        metrics: metrics.map(|address| (address, listeners(address.port()))),
+        metrics,
+        upstreams,
         facts,
     }
 }

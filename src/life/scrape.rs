@@ -29,6 +29,8 @@ pub(super) fn describe_process(
         into.gauge(&counters::CACHE_BUDGET, &[], budget as f64);
         into.gauge(&counters::FLIGHTS, &[], flights.aloft() as f64);
         into.gauge(&counters::FAILURES_REMEMBERED, &[], failures.len() as f64);
+        into.counter(&counters::FAILURES_EVICTED, &[], failures.evictions());
+        into.counter(&counters::CACHE_DENIALS_REFUSED, &[], cache.denials_refused());
         upstreams.expose(into);
     });
 }

@@ -120,9 +120,11 @@ table! {
         "Memory that cache entries take.";
     CACHE_BUDGET = "dnslet_cache_budget_bytes" Gauge Source Absent []
         "Memory that cache entries may take.";
+    CACHE_DENIALS_REFUSED = "dnslet_cache_denials_refused_total" Counter Source AtStart []
+        "Denials not kept because their part of the cache had no room.";
 
     FORWARD_HEALTHCHECK_BROKEN = "coredns_forward_healthcheck_broken_total" Counter Source AtStart []
-        "Queries that found every upstream marked down.";
+        "Exchanges that found every upstream of their line down.";
     FORWARD_REJECTS = "coredns_forward_max_concurrent_rejects_total" Counter Source AtStart []
         "Queries refused because max_concurrent were under way.";
     PROXY_DURATION = "coredns_proxy_request_duration_seconds" Histogram Source Absent ["proxy_name" "to" "rcode"]
@@ -134,7 +136,7 @@ table! {
     PROXY_CONN_MISSES = "coredns_proxy_conn_cache_misses_total" Counter Source Absent ["proxy_name" "to" "proto"]
         "Exchanges that opened a connection or socket.";
     UPSTREAM_UP = "dnslet_upstream_up" Gauge Source Absent ["to"]
-        "1 while an upstream is believed to answer, 0 while not.";
+        "0 while an upstream is passed by as down, else 1.";
     UPSTREAM_FAILURES = "dnslet_upstream_failures_total" Counter Source Absent ["to" "reason"]
         "Exchanges with an upstream that failed.";
     UPSTREAM_RETRIES = "dnslet_upstream_retries_total" Counter Source Absent ["to"]
@@ -163,11 +165,13 @@ table! {
     MISSES_SHED = "dnslet_misses_shed_total" Counter Slab Absent ["reason"]
         "Misses answered at once because a limit was reached.";
     FAILURES = "dnslet_failures_total" Counter Slab Absent ["reason"]
-        "Queries that ended in an error made here.";
+        "Exchanges for clients or refreshes that ended without a usable answer.";
     FAILURES_REPEATED = "dnslet_failures_repeated_total" Counter Slab Absent []
-        "Queries answered with a failure that is remembered.";
+        "Queries that met a failure that is remembered.";
     FAILURES_REMEMBERED = "dnslet_failures_remembered" Gauge Source Absent []
         "Questions whose failure is remembered.";
+    FAILURES_EVICTED = "dnslet_failures_evicted_total" Counter Source AtStart []
+        "Remembered failures that were given up for want of room.";
     QUERIES_REJECTED = "dnslet_queries_rejected_total" Counter Slab Absent ["reason"]
         "Messages answered with an error before any plugin saw them.";
     DATAGRAMS_RECEIVED = "dnslet_datagrams_received_total" Counter Slab Absent []

@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
+/// The field of events that names what they are about.
+pub(super) const PER: &str = "per";
+
 /// How bad it is, in CoreDNS's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Severity {
@@ -26,6 +29,8 @@ pub(super) struct Line {
     pub(super) severity: Severity,
     /// The plugin it speaks for.
     pub(super) plugin: Option<String>,
+    /// What it is about, where that has an allowance of lines of its own; not shown.
+    pub(super) per: Option<String>,
     pub(super) message: String,
     /// What else the event carried.
     pub(super) fields: Map<String, Value>,
@@ -56,10 +61,11 @@ impl From<&Level> for Severity {
 impl Line {
     /// A line without a plugin.
     pub(super) fn plain(severity: Severity, message: &str) -> Line {
-        Line { severity, plugin: None, message: message.to_owned(), fields: Map::new() }
+        Line { severity, plugin: None, per: None, message: message.to_owned(), fields: Map::new() }
     }
 
-    /// Reads an event. The plugin is its field `plugin`, or stands in a target `plugin/<name>`.
+    /// Reads an event. The plugin is its field `plugin`, or stands in a target `plugin/<name>`; what it is about is
+    /// [`PER`].
     pub(super) fn of(event: &Event<'_>) -> Line {
         let mut line = Line::plain(event.metadata().level().into(), "");
         line.plugin = event.metadata().target().strip_prefix("plugin/").map(str::to_owned);
@@ -106,6 +112,7 @@ impl Line {
         match (field.name(), value) {
             ("message", Value::String(message)) => self.message = message,
             ("plugin", Value::String(plugin)) => self.plugin = Some(plugin),
+            (PER, Value::String(per)) => self.per = Some(per),
             (name, value) => {
                 self.fields.insert(name.to_owned(), value);
             }

@@ -1,7 +1,8 @@
 //! Log lines: tracing events and query lines in, text on standard output out, in CoreDNS's format or as JSON.
 //!
 //! Three promises. Nobody who logs waits for standard output. The same line does not come a thousand times: each call
-//! site has a small budget, and what was left out is counted and told. The lines of the `log` plugin have a buffer of
+//! site has a small budget, and so has whatever a line is about that names it in its field `per`; what was left out is
+//! counted and told. The lines of the `log` plugin have a buffer of
 //! their own.
 
 use std::io::{self, Write};
@@ -17,9 +18,9 @@ use tracing::subscriber::{Interest, SetGlobalDefaultError};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::counters;
-use super::limit::{Limiter, WINDOW};
-use super::line::Line;
+use super::limit::{CALL_SITE, Limiter, SUBJECT};
 pub use super::line::Severity;
+use super::line::{Line, PER};
 use super::registry::Registry;
 use super::sink::{Sink, Stream};
 use crate::sys::clock;
@@ -48,11 +49,20 @@ pub struct QueryLog {
 #[derive(Debug)]
 struct Shared {
     sink: Arc<Sink>,
-    limiter: Mutex<Limiter<Identifier, Line>>,
+    limiter: Mutex<Limiter<Kind, Line>>,
     json: bool,
     debug: AtomicBool,
     suppressed: Counter,
     dropped: [Counter; 2],
+}
+
+/// Lines that share a budget.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// Those of one call site.
+    CallSite(Identifier),
+    /// Those about one thing, from wherever they come.
+    Subject(String),
 }
 
 impl Log {
@@ -142,8 +152,8 @@ impl Shared {
     /// Lines about lines that were left out, where it is time to tell.
     fn summaries(&self, now: Instant) -> String {
         let due = self.limiter.lock().unwrap_or_else(PoisonError::into_inner).due(now);
-        let tell = |(count, mut sample): (u64, Line)| {
-            sample.message = format!("{count} more like this in the last {} s: {}", WINDOW.as_secs(), sample.message);
+        let tell = |(count, window, mut sample): (u64, Duration, Line)| {
+            sample.message = format!("{count} more like this in the last {} s: {}", window.as_secs(), sample.message);
             self.format(&sample)
         };
         due.into_iter().map(tell).collect()
@@ -189,8 +199,13 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let metadata = event.metadata();
         if *metadata.level() <= Level::INFO {
+            let subject = metadata.fields().field(PER).and_then(|_| Line::of(event).per);
+            let (kind, pace) = match subject {
+                Some(subject) => (Kind::Subject(subject), &SUBJECT),
+                None => (Kind::CallSite(metadata.callsite()), &CALL_SITE),
+            };
             let mut limiter = self.shared.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-            if !limiter.admit(metadata.callsite(), clock::now(), || Line::of(event)) {
+            if !limiter.admit(kind, pace, clock::now(), || Line::of(event)) {
                 self.shared.suppressed.increment(1);
                 return;
             }
@@ -289,6 +304,26 @@ mod tests {
     }
 
     #[test]
+    fn what_lines_are_about_has_a_budget_of_its_own_whoever_writes_them() {
+        let (text, metrics) = written(Options::default(), |_| {
+            for to in ["10.0.0.1:53", "10.0.0.2:53"] {
+                for round in 0..10 {
+                    warn!(per = to, "{to} is down for the {round}. time");
+                    info!(per = to, "{to} is back for the {round}. time");
+                }
+            }
+        });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 12, "{text}");
+        assert_eq!(
+            [lines[0], lines[1]],
+            ["[WARNING] 10.0.0.1:53 is down for the 0. time", "[INFO] 10.0.0.1:53 is back for the 0. time"]
+        );
+        assert!(lines[6].contains("10.0.0.2:53 is down for the 0. time"), "{text}");
+        assert!(metrics.contains("\ndnslet_log_lines_suppressed_total 28\n"), "{metrics}");
+    }
+
+    #[test]
     fn query_lines_come_in_both_forms() {
         let line =
             r#"10.0.0.9:44373 - 5921 "A IN a.example.org. udp 58 false 1232" NOERROR qr,aa,rd,ra 101 0.000153271s"#;
@@ -307,7 +342,7 @@ mod tests {
         assert!(log.flush(Duration::from_secs(60)));
         let shown = page.0.lock().unwrap().iter().filter(|&&octet| octet == b'\n').count();
         assert_eq!(log.shared.summaries(clock::now()), "", "not before the window is over");
-        let told = log.shared.summaries(clock::now() + WINDOW);
+        let told = log.shared.summaries(clock::now() + CALL_SITE.window);
         let count = 50 - shown;
         assert!(
             told.starts_with(&format!("[WARNING] plugin/x: {count} more like this in the last 10 s: round ")),

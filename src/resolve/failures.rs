@@ -2,10 +2,11 @@
 //! failure at once, and no upstream is asked.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache as Quick;
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use crate::cache::{HashedAlready, Key, KeyRef};
 
@@ -22,7 +23,8 @@ const OVERHEAD: usize = 160;
 
 /// The failures of all questions, bounded in octets; the same for all snapshots.
 pub struct Failures {
-    kept: Quick<Key, Arc<Remembered>, Octets, HashedAlready>,
+    kept: Quick<Key, Arc<Remembered>, Octets, HashedAlready, Evictions>,
+    evictions: Arc<AtomicU64>,
 }
 
 /// One question's failure.
@@ -37,6 +39,10 @@ struct Remembered {
 #[derive(Clone)]
 struct Octets;
 
+/// Counts what found no room any more.
+#[derive(Clone)]
+struct Evictions(Arc<AtomicU64>);
+
 impl Failures {
     /// A memory of at most `budget` octets.
     pub fn new(budget: usize) -> Arc<Failures> {
@@ -45,8 +51,9 @@ impl Failures {
             .weight_capacity(budget as u64)
             .build()
             .expect("both capacities are given");
-        let kept = Quick::with_options(options, Octets, HashedAlready::default(), Default::default());
-        Arc::new(Failures { kept })
+        let evictions = Arc::<AtomicU64>::default();
+        let kept = Quick::with_options(options, Octets, HashedAlready::default(), Evictions(evictions.clone()));
+        Arc::new(Failures { kept, evictions })
     }
 
     /// How the question failed, while its pause lasts. A failure of the way is void once an upstream has recovered
@@ -85,6 +92,11 @@ impl Failures {
         self.kept.len()
     }
 
+    /// How many failures have been given up for want of room so far.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Relaxed)
+    }
+
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
@@ -94,6 +106,14 @@ impl Failures {
 impl Weighter<Key, Arc<Remembered>> for Octets {
     fn weight(&self, key: &Key, known: &Arc<Remembered>) -> u64 {
         (key.len() + known.outcome.footprint() + size_of::<Remembered>() + OVERHEAD) as u64
+    }
+}
+
+impl Lifecycle<Key, Arc<Remembered>> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, _state: &mut (), _key: Key, _known: Arc<Remembered>) {
+        self.0.fetch_add(1, Relaxed);
     }
 }
 
@@ -160,5 +180,12 @@ mod tests {
             failures.note(&key, &outcome, LONGEST, now, None);
         }
         assert!(failures.len() < (1 << 16) / OVERHEAD, "{}", failures.len());
+        assert_eq!(failures.evictions(), 10_000 - failures.len() as u64, "what had no room is counted");
+        let roomy = Failures::new(1 << 16);
+        for _ in 0..2 {
+            roomy.note(&key("a"), &outcome, LONGEST, now, None);
+        }
+        roomy.forget(&key("a"));
+        assert_eq!(roomy.evictions(), 0, "and nothing else is");
     }
 }

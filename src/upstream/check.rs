@@ -64,6 +64,11 @@ impl Check {
         self.is_on() && upstream.health().fails() > self.max_fails
     }
 
+    /// Whether the last failed check was the one that made it so.
+    pub(crate) fn has_just_gone_down(&self, upstream: &Upstream) -> bool {
+        self.is_on() && upstream.health().fails() == self.max_fails.saturating_add(1)
+    }
+
     /// A query brought nothing in time, or nothing at all. Must be called on a tokio runtime.
     pub(crate) fn lost(self: &Arc<Check>, upstream: &Arc<Upstream>) {
         let lost = upstream.health().lost();
@@ -98,12 +103,11 @@ impl Check {
                 sleep(pause).await;
                 continue;
             }
-            let healthy = self.passes(&upstream).await;
-            if healthy {
-                self.upstreams.answered(&upstream);
-            } else {
-                health.failed();
-                upstream.tally().check_failure();
+            let result = self.make(&upstream).await;
+            let healthy = result.is_ok();
+            match result {
+                Ok(()) => self.upstreams.answered(&upstream),
+                Err(why) => self.upstreams.check_failed(&upstream, &why),
             }
             drop(upstream);
             // The pause after a success keeps a slow upstream from being checked for every slow answer.
@@ -115,25 +119,30 @@ impl Check {
         }
     }
 
-    async fn passes(&self, upstream: &Arc<Upstream>) -> bool {
+    /// One check; the error says why it failed.
+    async fn make(&self, upstream: &Arc<Upstream>) -> Result<(), String> {
         let via = upstream.via(self.via);
         let was_warm = upstream.streams().is_warm();
         // A check is not held back by the cap on packets, but others are held back by it.
         let _ = self.upstreams.budget().packet(false, clock::now());
         let down = self.is_down(upstream);
-        let Ok(mut attempt) = upstream.attempt(&self.query, via, self.keeping, !down) else { return false };
+        let attempt = upstream.attempt(&self.query, via, self.keeping, !down);
+        let mut attempt = attempt.map_err(|failure| failure.to_string())?;
         let limit =
             if down { *LIMITS.end() } else { (upstream.patience(via) * 2).clamp(*LIMITS.start(), *LIMITS.end()) };
         let mut wrong = 0;
         let answer = poll_fn(|cx| attempt.poll(cx, &self.query, upstream.tally(), &mut wrong));
         match timeout(limit, answer).await {
-            Ok(event) => matches!(event, Event::Answer(_)),
+            Ok(Event::Answer(_)) => Ok(()),
+            Ok(Event::Failed(failure)) => Err(failure.to_string()),
+            Ok(Event::Spoiled) => Err("an answer that cannot be read".to_owned()),
+            Ok(Event::Forged) => Err("answers to other questions".to_owned()),
             Err(_) => {
                 // A connection that was opened only just may yet be the one that works.
                 if was_warm && let Attempt::Stream(question) = &attempt {
                     upstream.streams().distrust(question);
                 }
-                false
+                Err(format!("no answer within {} ms", limit.as_millis()))
             }
         }
     }

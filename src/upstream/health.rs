@@ -6,6 +6,7 @@
 //! nearly everything with it is asked after those that do not. An answer clears the first two at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -38,6 +39,8 @@ pub(crate) struct Health {
     checking: AtomicBool,
     /// From when on it may be probed, in milliseconds since `epoch`, times two; odd if the last probe was a query.
     probe: AtomicU64,
+    /// Since when it is down, as far as the log was told.
+    down: Mutex<Option<Instant>>,
     epoch: Instant,
 }
 
@@ -61,6 +64,7 @@ impl Health {
             servfail: AtomicU32::new(0),
             checking: AtomicBool::new(false),
             probe: AtomicU64::new(0),
+            down: Mutex::new(None),
             epoch: now,
         }
     }
@@ -119,6 +123,26 @@ impl Health {
     /// A check failed.
     pub(crate) fn failed(&self) {
         let _ = self.fails.fetch_update(Relaxed, Relaxed, |fails| fails.checked_add(1));
+    }
+
+    /// Somebody passes it by from now on. Whether that is a change; not if it has answered meanwhile.
+    #[must_use]
+    pub(crate) fn went_down(&self, now: Instant) -> bool {
+        let mut down = self.down();
+        let changes = down.is_none() && self.fails() != 0;
+        if changes {
+            *down = Some(now);
+        }
+        changes
+    }
+
+    /// It has answered. How long it was down, if it was.
+    pub(crate) fn came_back(&self, now: Instant) -> Option<Duration> {
+        self.down().take().map(|since| now.saturating_duration_since(since))
+    }
+
+    fn down(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether checks may begin; if so they are under way until [`Health::checks_end`].
@@ -183,6 +207,17 @@ mod tests {
         assert!(health.is_doubtful());
         assert!(health.answered(), "a check had failed");
         assert!(!health.is_doubtful() && !health.answered());
+    }
+
+    #[test]
+    fn it_goes_down_once_and_comes_back_once() {
+        let now = clock::now();
+        let health = Health::new(now);
+        assert!(!health.went_down(now), "it has answered before anybody could tell");
+        health.failed();
+        assert!(health.went_down(now) && !health.went_down(now + MS));
+        assert!(health.answered());
+        assert_eq!((health.came_back(now + 5 * MS), health.came_back(now + 6 * MS)), (Some(5 * MS), None));
     }
 
     #[test]

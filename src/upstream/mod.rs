@@ -39,6 +39,7 @@ mod edns;
 mod exchange;
 mod failure;
 mod health;
+mod notice;
 mod pool;
 mod registry;
 mod selection;

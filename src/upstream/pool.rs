@@ -123,7 +123,9 @@ impl Pool {
             in_progress: AtomicUsize::new(0),
         };
         pool.set_addresses(addresses)?;
-        Ok(Arc::new(pool))
+        let pool = Arc::new(pool);
+        upstreams.watch(&pool);
+        Ok(pool)
     }
 
     /// Asks these upstreams from now on; exchanges in progress go on with the old ones. On an error nothing changes.
@@ -172,6 +174,11 @@ impl Pool {
     /// Whether every upstream is down: asking brings a failure at once, but for a rare question that is let through.
     pub fn is_down(&self) -> bool {
         self.members.load().iter().all(|upstream| self.check.is_down(upstream))
+    }
+
+    /// Whether this upstream is one of its own, and down.
+    pub(crate) fn passes_by(&self, upstream: &Upstream) -> bool {
+        self.check.is_down(upstream) && self.members.load().iter().any(|own| std::ptr::eq(Arc::as_ptr(own), upstream))
     }
 
     /// As [`Upstreams::recoveries`], of the registry this pool was made with.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::budget::Budget;
 use super::tally::Tally;
 use super::transport::tls::{CertificateError, Certificates};
-use super::{Address, Transport, Upstream};
+use super::{Address, Pool, Transport, Upstream, notice};
 use crate::observe::Exposition;
 use crate::observe::counters::{
     FORWARD_HEALTHCHECK_BROKEN, FORWARD_REJECTS, UPSTREAM_CONNECTIONS, UPSTREAM_PACED, UPSTREAM_RETRIES_REFUSED,
@@ -35,6 +35,7 @@ struct Inner {
 struct Known {
     upstreams: HashMap<Identity, Weak<Upstream>>,
     tallies: HashMap<String, Arc<Tally>>,
+    pools: Vec<Weak<Pool>>,
 }
 
 /// What makes two upstreams the same: connections, health and round-trip time of one are true of the other.
@@ -88,12 +89,12 @@ impl Upstreams {
         let tallies: Vec<_> = self.known().tallies.values().cloned().collect();
         tallies.iter().for_each(|tally| tally.expose(into));
         // Upstreams with one label differ in source address or certificates: the label is up if one of them is.
-        let mut up = BTreeMap::new();
+        let (mut up, pools) = (BTreeMap::new(), self.pools());
         self.for_each(|upstream| {
             let to = upstream.address().label();
             into.gauge(&UPSTREAM_CONNECTIONS, &[&to], upstream.connections() as f64);
             let (healthy, fastest) = up.entry(to).or_insert((false, None));
-            *healthy |= !upstream.health().is_doubtful();
+            *healthy |= !pools.iter().any(|pool| pool.passes_by(upstream));
             *fastest = [*fastest, upstream.round_trip()].into_iter().flatten().min();
         });
         for (to, (healthy, fastest)) in up {
@@ -113,7 +114,33 @@ impl Upstreams {
     pub(crate) fn answered(&self, upstream: &Upstream) {
         if upstream.health().answered() {
             self.totals().recoveries.fetch_add(1, Relaxed);
+            if let Some(after) = upstream.health().came_back(clock::now()) {
+                notice::back(upstream, after);
+            }
         }
+    }
+
+    /// `upstream` did not answer a check.
+    pub(crate) fn check_failed(&self, upstream: &Upstream, why: &str) {
+        upstream.health().failed();
+        upstream.tally().check_failure();
+        let mut pools = self.pools();
+        pools.retain(|pool| pool.passes_by(upstream));
+        if !pools.is_empty() {
+            notice::down(upstream, why, &pools, clock::now());
+        }
+    }
+
+    /// Keeps an eye on a pool for as long as it is used.
+    pub(crate) fn watch(&self, pool: &Arc<Pool>) {
+        let mut known = self.known();
+        known.pools.retain(|pool| pool.strong_count() > 0);
+        known.pools.push(Arc::downgrade(pool));
+    }
+
+    /// The pools in use.
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        self.known().pools.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Counts that belong to no single upstream.

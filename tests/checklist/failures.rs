@@ -188,7 +188,8 @@ fn c064_recovery_is_seen_in_two_seconds() {
 fn c072_every_query_has_its_reply_in_time() {
     let (agent, _up) = unlimited();
     thread::scope(|scope| {
-        for delay in [0, 100, 300, 1000, 2000, 3000, 4000, 5000, 7000, 20_000] {
+        // None so near the limit that a busy machine could bring it to the other side.
+        for delay in [0, 100, 300, 1000, 2000, 3000, 5500, 7000, 20_000] {
             let agent = &agent;
             scope.spawn(move || {
                 let started = time::now();

@@ -128,7 +128,12 @@ impl Agent {
 
     /// The metrics text as scraped now.
     pub fn metrics(&self) -> String {
-        http_get(self.address.port(METRICS), "/metrics").expect("the metrics endpoint is up").1
+        http_get(self.metrics_address(), "/metrics").expect("the metrics endpoint is up").1
+    }
+
+    /// Where its metrics are.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.address.port(METRICS)
     }
 
     /// The sum of all series of the metric that carry these labels; 0 when there is none.

@@ -2,6 +2,7 @@
 
 mod port;
 mod rules;
+mod upstreams;
 
 use std::net::IpAddr;
 
@@ -46,8 +47,18 @@ impl Verdict {
 
 /// Everything there is to say, from the interface up to what clients see.
 pub(super) fn findings(seen: &Examined) -> Vec<Finding> {
-    let parts =
-        [interface, addresses, rules::rules, rules::tracking, port::port, answers, resolv_conf, kernel, metrics];
+    let parts = [
+        interface,
+        addresses,
+        rules::rules,
+        rules::tracking,
+        port::port,
+        answers,
+        upstreams::upstreams,
+        resolv_conf,
+        kernel,
+        metrics,
+    ];
     parts.iter().flat_map(|part| part(seen)).collect()
 }
 

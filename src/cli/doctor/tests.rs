@@ -64,6 +64,7 @@ fn healthy() -> Examined {
         rules: Rules::Auto,
         resolv_conf: [Some(vec!["192.0.2.53:53".parse().unwrap()]), None],
         metrics: Some((METRICS, vec![listener("0.0.0.0:9353", PortOf::Tcp, "dnslet (pid 8)")])),
+        upstreams: [("192.0.2.53:53".to_owned(), true), ("192.0.2.54:53".to_owned(), true)].into(),
         facts,
     }
 }
@@ -93,6 +94,7 @@ fn a_healthy_node_is_described_without_complaint() {
         "ok       connection tracking has no entry for the addresses\n",
         "ok       port 53 of 10.96.0.10 is held by dnslet (pid 8) over UDP and TCP\n",
         "ok       a query to 10.96.0.10 is answered over UDP in 0.3 ms and over TCP in 0.3 ms\n",
+        "ok       none of the agent's upstreams is down: 192.0.2.53:53 and 192.0.2.54:53\n",
         "ok       /etc/resolv.conf names 192.0.2.53, not the cache\n",
         "ok       kernel 6.1.0 can remove the rules",
         "ok       metrics are at http://127.0.0.1:9353/metrics",
@@ -264,6 +266,15 @@ fn an_address_that_leads_to_another_server() {
     assert_one(Verdict::Warning, "a query to 169.254.20.10 is answered over TCP by another server", |seen| {
         seen.answers[1].result = Err(probe::Failure::Foreign);
     });
+}
+
+#[test]
+fn the_upstreams() {
+    let down =
+        |count: usize| move |seen: &mut Examined| seen.upstreams.values_mut().take(count).for_each(|up| *up = false);
+    assert_one(Verdict::Warning, "of 2 upstreams of the agent 1 is down: 192.0.2.53:53", down(1));
+    assert_one(Verdict::Problem, "every upstream of the agent is down: 192.0.2.53:53 and 192.0.2.54:53", down(2));
+    assert_eq!(complaints(|seen| seen.upstreams.clear()), [], "nobody tells");
 }
 
 #[test]

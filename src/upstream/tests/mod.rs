@@ -8,6 +8,7 @@ mod forgery;
 mod limits;
 mod outage;
 mod stalls;
+mod standing;
 mod streams;
 mod trouble;
 mod wrong;

@@ -62,7 +62,7 @@ impl Player {
             pools,
             cache: Cache::new(16 << 20),
             flights: Flights::new(100, 100),
-            failures: Failures::new(1 << 16),
+            failures: Failures::new(4 << 20),
             registry: Arc::clone(&registry),
             clients: ClientPolicy::default(),
             query_log: None,

@@ -92,6 +92,9 @@ impl Cache {
             entry.inherit(old);
         }
         let quota = entry.quota().clone();
+        let queued = old.as_ref().is_some_and(|old| Arc::ptr_eq(old.quota(), &quota));
+        // Octets count for as long as somebody holds the entry.
+        drop(old);
         let octets = key.len() + entry.footprint() + OVERHEAD;
         // Before it is stored: a cache that is full would push out anything else for it.
         if quota.share().is_some_and(|share| !self.make_room(share, &quota, octets as u64)) {
@@ -99,7 +102,6 @@ impl Cache {
             return self.remove(&key.as_ref());
         }
         entry.weigh(octets);
-        let queued = old.is_some_and(|old| Arc::ptr_eq(old.quota(), &quota));
         self.quick.insert(key.clone(), entry);
         if !queued {
             quota.enqueue(key, |key| self.quick.peek(&key.as_ref()).is_some(), |key, now| self.turn(key, now));

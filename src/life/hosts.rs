@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -159,7 +160,7 @@ async fn look_up(
 
 async fn ask(pool: &Pool, name: &Name, qtype: Type, deadline: Instant) -> Result<Vec<IpAddr>, String> {
     let query = Outgoing::plain(name.as_wire(), qtype, Class::IN).to_wire(0);
-    let ask = Ask { query: &query, client: Protocol::Udp, budget: deadline, deadline, background: false };
+    let ask = Ask { query: &query, client: Protocol::Udp, budget: deadline, deadline, awaited: &AtomicBool::new(true) };
     let exchanged = pool.exchange(ask).await.map_err(|failure| failure.to_string())?;
     let response = accept(&query, &exchanged.wire).map_err(|mismatch| mismatch.text().to_owned())?;
     if response.rcode() != Rcode::NOERROR {

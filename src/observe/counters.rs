@@ -142,7 +142,7 @@ table! {
     UPSTREAM_RETRIES = "dnslet_upstream_retries_total" Counter Source Absent ["to"]
         "Questions sent to an upstream again.";
     UPSTREAM_RETRIES_REFUSED = "dnslet_upstream_retries_refused_total" Counter Source AtStart []
-        "Questions not sent again because too many others were.";
+        "Questions sent again later or not at all because too many others were.";
     UPSTREAM_PACED = "dnslet_upstream_paced_total" Counter Source AtStart []
         "Questions not sent because of the limit of packets a second.";
     UPSTREAM_SUSPICIONS = "dnslet_upstream_suspicions_total" Counter Source Absent ["to"]

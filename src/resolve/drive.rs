@@ -17,8 +17,9 @@ use super::resolver::Resolver;
 /// cache. With their budget that is 10 s (RFC 8767 section 5 asks for 10 to 30 s).
 const LATE: Duration = Duration::from_millis(5500);
 
-/// Sees one flight through to its landing. `background`: nobody waits for it.
-pub(super) async fn fly(resolver: Arc<Resolver>, worker: usize, asked: Asked, background: bool, leader: Leader) {
+/// Sees one flight through to its landing.
+pub(super) async fn fly(resolver: Arc<Resolver>, worker: usize, asked: Asked, leader: Leader) {
+    let awaited = leader.awaited();
     let (mut resolution, mut effect) = Resolution::start(&resolver, asked);
     let outcome = loop {
         let forward = match effect {
@@ -29,13 +30,14 @@ pub(super) async fn fly(resolver: Arc<Resolver>, worker: usize, asked: Asked, ba
         let asked = resolution.asked();
         let pool = &resolver.lines[asked.route].pools[forward];
         let (client, budget, deadline) = (asked.protocol, asked.deadline, asked.deadline + LATE);
-        let mut exchange = match pool.begin(upstream::Ask { query: &query, client, budget, deadline, background }) {
-            Ok(exchange) => exchange,
-            Err(failure) => {
-                effect = resolution.on(&resolver, Event::Failed(&failure), clock::now());
-                continue;
-            }
-        };
+        let mut exchange =
+            match pool.begin(upstream::Ask { query: &query, client, budget, deadline, awaited: &awaited }) {
+                Ok(exchange) => exchange,
+                Err(failure) => {
+                    effect = resolution.on(&resolver, Event::Failed(&failure), clock::now());
+                    continue;
+                }
+            };
         let failure = match exchange.run().await {
             Ok(exchanged) => {
                 effect = resolution.on(&resolver, Event::Answered(&exchanged.wire), clock::now());

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::SetOnce;
@@ -39,6 +39,8 @@ struct Flight {
     late: bool,
     /// How often an upstream had recovered when it began.
     recoveries: u64,
+    /// Whether a client waits for it, or did: a refresh that a client has joined is one no more.
+    awaited: Arc<AtomicBool>,
 }
 
 /// The duty to land a flight. Dropped without [`Leader::land`], as when its task panics, it lands it with a failure, so
@@ -102,6 +104,9 @@ impl Flights {
         // What was sent to an upstream before it came back is lost, and so would be the time of who waits for it.
         let in_vain = |flight: &Flight| flight.late && flight.recoveries != party.recoveries;
         if let Some(flight) = table.get(&key).filter(|flight| !in_vain(flight)) {
+            if party.client.is_some() && !flight.awaited.load(Relaxed) {
+                flight.awaited.store(true, Relaxed);
+            }
             return Place::Waits(Waiter { flight: flight.clone(), _seat: seat });
         }
         let Some(zone) = self.zones.take(party.zone) else { return Place::Full(Full::Zone) };
@@ -111,7 +116,7 @@ impl Flights {
             self.aloft.fetch_sub(1, Relaxed);
             return Place::Full(Full::Total);
         }
-        let flight = Arc::new(Flight::new(false, party.recoveries));
+        let flight = Arc::new(Flight::new(false, party.recoveries, party.client.is_some()));
         table.insert(key.clone(), flight.clone());
         let waiter = Waiter { flight: flight.clone(), _seat: seat };
         Place::Leads(Leader { flights: self.clone(), key, flight, _seat: zone }, waiter)
@@ -134,8 +139,8 @@ impl Flights {
 }
 
 impl Flight {
-    fn new(late: bool, recoveries: u64) -> Flight {
-        Flight { landed: SetOnce::new(), late, recoveries }
+    fn new(late: bool, recoveries: u64, awaited: bool) -> Flight {
+        Flight { landed: SetOnce::new(), late, recoveries, awaited: Arc::new(AtomicBool::new(awaited)) }
     }
 }
 
@@ -152,6 +157,11 @@ impl Waiter {
 }
 
 impl Leader {
+    /// Whether a client waits; one that comes later sets it.
+    pub fn awaited(&self) -> Arc<AtomicBool> {
+        self.flight.awaited.clone()
+    }
+
     /// Hands the outcome to everyone who waits.
     pub fn land(self, outcome: Arc<Outcome>) {
         self.finish(outcome);
@@ -159,7 +169,7 @@ impl Leader {
 
     /// The same, and goes on with another flight in its place: who comes from then on waits for that one.
     pub fn land_and_stay(mut self, outcome: Arc<Outcome>) -> Leader {
-        let next = Arc::new(Flight::new(true, self.flight.recoveries));
+        let next = Arc::new(Flight::new(true, self.flight.recoveries, true));
         self.flights.shard(&self.key).insert(self.key.clone(), next.clone());
         let landed = std::mem::replace(&mut self.flight, next);
         landed.landed.set(outcome).expect("only the leader lands a flight, and once");
@@ -297,6 +307,21 @@ mod tests {
         assert!(held.iter().all(|place| matches!(place, Place::Leads(..))));
         assert_eq!(full(&lab.join(8, &party(1, 8))), Some(Full::Total));
         drop(held);
+        assert!(lab.all_given_back());
+    }
+
+    #[test]
+    fn a_client_that_joins_a_refresh_is_waited_for_like_any_other() {
+        let lab = Lab::new(8, 8);
+        let refresh = Party { client: None, zone: 1, recoveries: 0 };
+        let Place::Leads(leader, waiter) = lab.join(1, &refresh) else { panic!("the first one leads") };
+        assert!(matches!(lab.join(1, &refresh), Place::Waits(_)));
+        assert!(!leader.awaited().load(Relaxed));
+        assert!(matches!(lab.join(1, &party(1, 1)), Place::Waits(_)));
+        assert!(leader.awaited().load(Relaxed));
+        let Place::Leads(other, _) = lab.join(2, &party(1, 1)) else { panic!("the first one leads") };
+        assert!(other.awaited().load(Relaxed));
+        drop((leader, waiter, other));
         assert!(lab.all_given_back());
     }
 

@@ -120,8 +120,7 @@ impl Miss {
             }
             Place::Leads(leader, waiter) => {
                 // A task of its own: it goes on when this client hangs up, and a panic in it is caught.
-                let flight =
-                    drive::fly(self.resolver.clone(), self.worker, self.asked.clone(), self.is_refresh(), leader);
+                let flight = drive::fly(self.resolver.clone(), self.worker, self.asked.clone(), leader);
                 tokio::task::spawn_local(flight);
                 (waiter, self.patience())
             }

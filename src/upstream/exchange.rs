@@ -35,6 +35,10 @@ pub struct Exchange<'a> {
     /// A response to return if nothing better comes, and the attempt it came from.
     kept: Option<(usize, Vec<u8>)>,
     last: Option<Failure>,
+    /// Whether somebody is known to wait for the answer.
+    awaited: bool,
+    /// A further try had to wait for others.
+    held_back: bool,
     /// A single packet to see whether an upstream is still down.
     probe: bool,
     /// Until it lingers.
@@ -62,6 +66,8 @@ impl<'a> Exchange<'a> {
             wrong: 0,
             kept: None,
             last: None,
+            awaited: ask.is_awaited(),
+            held_back: false,
             probe,
             place: Some(place),
         }
@@ -95,12 +101,19 @@ impl<'a> Exchange<'a> {
     async fn wait(&mut self, mut now: Instant, limit: Instant) -> Option<(usize, Vec<u8>)> {
         let mut alarm = pin!(sleep_until(limit.into()));
         while now < limit {
+            if !self.awaited && self.ask.is_awaited() {
+                self.awaited = true;
+                self.selection.awaited();
+            }
             match self.selection.step(now) {
                 Step::Send { attempt, member, .. } if attempt != 0 && self.is_down(member) => {
                     self.selection.pass_by(attempt, now);
                 }
-                Step::Send { attempt, why, .. } if !self.permit(attempt, why, now) => self.selection.withhold(attempt),
-                Step::Send { attempt, member, via, why } => self.send(attempt, member, via, why, now),
+                Step::Send { attempt, member, via, why } => match self.permit(attempt, why, now) {
+                    Permit::Granted => self.send(attempt, member, via, why, now),
+                    Permit::Later => self.selection.withhold(attempt, now),
+                    Permit::Denied => self.selection.end(attempt),
+                },
                 Step::Late(attempt) => self.pool.check().lost(self.upstream(attempt)),
                 Step::GiveUp(attempt) => self.give_up(attempt),
                 Step::Finish => return None,
@@ -128,23 +141,32 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether the attempt may be made: what all exchanges send together is bounded.
-    fn permit(&mut self, attempt: usize, why: Why, now: Instant) -> bool {
+    fn permit(&mut self, attempt: usize, why: Why, now: Instant) -> Permit {
         let upstreams = self.pool.upstreams();
-        let background = self.ask.background;
+        let (budget, background) = (upstreams.budget(), !self.awaited);
         // What a response leads to, TCP after TC=1 or the next server of `failover`, is no repetition.
-        let further = matches!(why, Why::First | Why::Again | Why::Silent) && self.kept.is_none();
-        if attempt == 0 {
-            upstreams.budget().first(now);
-        } else if further && !upstreams.budget().further(background, now) {
-            upstreams.totals().refuse_retry();
-            return false;
+        let affordable = match why {
+            _ if attempt == 0 || self.kept.is_some() => true,
+            Why::First => budget.elsewhere(background, now),
+            Why::Again | Why::Silent => budget.again(background, now),
+            Why::Truncated | Why::Forged | Why::WithoutEdns => true,
+        };
+        if !affordable {
+            if !self.held_back {
+                upstreams.totals().refuse_retry();
+            }
+            self.held_back = true;
+            return Permit::Later;
         }
-        if !upstreams.budget().packet(background, now) {
-            upstreams.totals().pace();
+        if !budget.packet(background, now) {
+            budget.pace();
             self.last.get_or_insert(Failure::Paced);
-            return false;
+            return Permit::Denied;
         }
-        true
+        if attempt == 0 {
+            budget.first(now);
+        }
+        Permit::Granted
     }
 
     fn send(&mut self, attempt: usize, member: u8, via: Via, why: Why, now: Instant) {
@@ -221,15 +243,30 @@ impl<'a> Exchange<'a> {
         }
         let datagram = matches!(self.attempts[attempt], Some(Attempt::Datagram(_)));
         if datagram && header::truncated(&wire) && self.selection.truncated(attempt, now) {
-            self.kept = Some((attempt, wire));
+            self.keep(attempt, wire);
             return None;
         }
-        if self.pool.fails_over(rcode) || (rcode == Rcode::SERVFAIL && self.selection.is_trial(attempt)) {
+        let on_trial = rcode == Rcode::SERVFAIL && self.selection.is_trial(attempt);
+        if self.pool.fails_over(rcode) || on_trial || (self.holds_half() && !edns::shows_service(&wire)) {
             self.selection.set_aside(attempt, now);
-            self.kept = Some((attempt, wire));
+            self.keep(attempt, wire);
             return None;
         }
         Some(wire)
+    }
+
+    /// Whether part of a good answer is there already.
+    fn holds_half(&self) -> bool {
+        self.kept.as_ref().is_some_and(|(_, wire)| header::truncated(wire))
+    }
+
+    /// Sets a response aside in place of an earlier one. A client over UDP is better off with half an answer than with an
+    /// error; any other has no use for it.
+    fn keep(&mut self, attempt: usize, wire: Vec<u8>) {
+        let half = header::truncated(&wire);
+        if self.kept.is_none() || half == self.holds_half() || half == (self.ask.client == Protocol::Udp) {
+            self.kept = Some((attempt, wire));
+        }
     }
 
     fn failed(&mut self, attempt: usize, failure: Failure, now: Instant) {
@@ -304,4 +341,13 @@ impl<'a> Exchange<'a> {
             }
         }
     }
+}
+
+/// Whether an attempt may be made.
+enum Permit {
+    Granted,
+    /// Others have used up what there is for further tries.
+    Later,
+    /// Too many packets leave already.
+    Denied,
 }

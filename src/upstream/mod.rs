@@ -13,7 +13,7 @@
 //!
 //! UDP comes first, whatever the client used, unless the line says `force_tcp` or the upstream is `tls://`: a truncated
 //! answer is completed over TCP before anybody sees it, which is what a TCP client needs (RFC 2181 section 9, RFC 9210
-//! section 3). `prefer_udp` is therefore always true.
+//! section 3). Where that fails, the other upstreams are asked over TCP. `prefer_udp` is therefore always true.
 //!
 //! How often a question is sent is bounded: twice per upstream and transport, six times in all; a TCP question whose
 //! connection is lost goes out once more. All questions together are bounded as well ([`budget`]). What was learnt about an upstream is kept in [`Upstreams`], by address, TLS

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -18,13 +18,11 @@ use super::spec::{MAX_UPSTREAMS, Policy, PoolSpec};
 use super::transport::tcp::Keeping;
 use super::transport::tls::{CertificateError, Certificates};
 use super::{Address, Transport, Upstream, Upstreams};
-use crate::dns::{self, Rcode};
+use crate::dns::{self, Protocol, Rcode};
 use crate::sys::clock;
 
-/// The most attempts at a question nobody waits for.
-const BACKGROUND_ATTEMPTS: usize = 2;
-/// The least patience with such a question.
-const BACKGROUND_PATIENCE: Duration = Duration::from_secs(1);
+/// A client over UDP gets a truncated answer when asking others for the whole one has not helped for so long.
+const COMPLETION: Duration = Duration::from_secs(2);
 /// How long a question that probes an upstream waits for it.
 const PROBE_LIMIT: Duration = Duration::from_millis(1500);
 
@@ -61,8 +59,15 @@ pub struct Ask<'a> {
     pub budget: Instant,
     /// Until when [`Exchange::linger`] takes an answer that is only late.
     pub deadline: Instant,
-    /// Nobody waits for the answer, so it gives way: one question at a time, and fewer of them.
-    pub background: bool,
+    /// Whether somebody waits for the answer; who comes later sets it. A question that nobody waits for gives way: it is
+    /// sent to one upstream at a time, and less often.
+    pub awaited: &'a AtomicBool,
+}
+
+impl Ask<'_> {
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited.load(Relaxed)
+    }
 }
 
 /// A response and where it came from.
@@ -219,21 +224,25 @@ impl Pool {
     fn select(&self, members: &[Arc<Upstream>], ask: &Ask<'_>, now: Instant) -> Result<(Selection, bool), Failure> {
         let mut order = [0; MAX_UPSTREAMS];
         let order = self.order(members, &mut order);
+        // What cannot be sent must not use up the turn of a probe.
+        let sendable = self.upstreams.budget().has_packet(!ask.is_awaited(), now);
         let mut ranks = [Rank::Down; MAX_UPSTREAMS];
         for (rank, upstream) in ranks.iter_mut().zip(members) {
-            *rank = self.rank(upstream, members.len() == 1, now);
+            *rank = self.rank(upstream, members.len() == 1, sendable, now);
         }
         order.sort_by_key(|member| ranks[usize::from(*member)].turn());
         let mut rules = Rules {
-            attempts: if ask.background { self.attempts.min(BACKGROUND_ATTEMPTS) } else { self.attempts },
+            attempts: self.attempts,
+            background: !ask.is_awaited(),
             read_timeout: self.read_timeout,
+            complete_by: if ask.client == Protocol::Udp { now + COMPLETION } else { ask.budget },
             budget: ask.budget,
             deadline: ask.deadline,
         };
         let mut up = order.iter().filter(|member| ranks[usize::from(**member)] != Rank::Down).count();
         let probe = up == 0;
         if probe {
-            let member = self.probe(members, order, now).ok_or(Failure::NoHealthy)?;
+            let member = self.probe(members, order, sendable, now)?;
             order[0] = member;
             up = 1;
             rules.attempts = 1;
@@ -244,21 +253,25 @@ impl Pool {
         for (candidate, member) in candidates.iter_mut().zip(&order[..up]) {
             let index = usize::from(*member);
             *candidate = self.candidate(*member, &members[index], ranks[index] == Rank::Trial);
-            if ask.background {
-                candidate.patience = candidate.patience.max(BACKGROUND_PATIENCE);
-            }
         }
         Ok((Selection::new(&candidates[..up], rules, now), probe))
     }
 
     /// With every upstream down: the one that this question may probe.
-    fn probe(&self, members: &[Arc<Upstream>], order: &[u8], now: Instant) -> Option<u8> {
+    fn probe(&self, members: &[Arc<Upstream>], order: &[u8], sendable: bool, now: Instant) -> Result<u8, Failure> {
         self.upstreams.totals().broken();
+        if self.failfast {
+            return Err(Failure::NoHealthy);
+        }
+        if !sendable {
+            self.upstreams.budget().pace();
+            return Err(Failure::Paced);
+        }
         let may = |member: &u8| members[usize::from(*member)].health().may_probe(Prober::Query, now);
-        if self.failfast { None } else { order.iter().copied().find(may) }
+        order.iter().copied().find(may).ok_or(Failure::NoHealthy)
     }
 
-    fn rank(&self, upstream: &Arc<Upstream>, alone: bool, now: Instant) -> Rank {
+    fn rank(&self, upstream: &Arc<Upstream>, alone: bool, sendable: bool, now: Instant) -> Rank {
         let health = upstream.health();
         if health.is_doubtful() {
             // Checks end with the runtime they were started on.
@@ -266,13 +279,13 @@ impl Pool {
             return match (self.check.is_down(upstream), self.check.is_on()) {
                 (true, _) => Rank::Down,
                 // Without checks it has to be asked in its turn now and then, or it would never be used again.
-                (false, false) if !alone && health.may_probe(Prober::LoneQuery, now) => Rank::Sound,
+                (false, false) if !alone && sendable && health.may_probe(Prober::LoneQuery, now) => Rank::Sound,
                 (false, _) => Rank::Doubtful,
             };
         }
         match health.mostly_fails() && !alone {
             false => Rank::Sound,
-            true if health.may_probe(Prober::LoneQuery, now) => Rank::Trial,
+            true if sendable && health.may_probe(Prober::LoneQuery, now) => Rank::Trial,
             true => Rank::Failing,
         }
     }

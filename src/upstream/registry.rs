@@ -26,7 +26,7 @@ pub struct Upstreams(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    budget: Budget,
+    budget: Arc<Budget>,
     known: Mutex<Known>,
     totals: Totals,
 }
@@ -53,7 +53,6 @@ pub(crate) struct Totals {
     rejects: AtomicU64,
     recoveries: AtomicU64,
     retries_refused: AtomicU64,
-    paced: AtomicU64,
 }
 
 impl Upstreams {
@@ -64,7 +63,7 @@ impl Upstreams {
 
     /// An empty one whose upstreams together are sent at most so many packets a second; 0: as many as there are.
     pub fn with_pps(pps: u32) -> Upstreams {
-        let budget = Budget::new(pps, clock::now());
+        let budget = Arc::new(Budget::new(pps, clock::now()));
         Upstreams(Arc::new(Inner { budget, known: Mutex::default(), totals: Totals::default() }))
     }
 
@@ -85,7 +84,7 @@ impl Upstreams {
         into.counter(&FORWARD_HEALTHCHECK_BROKEN, &[], totals.broken.load(Relaxed));
         into.counter(&FORWARD_REJECTS, &[], totals.rejects.load(Relaxed));
         into.counter(&UPSTREAM_RETRIES_REFUSED, &[], totals.retries_refused.load(Relaxed));
-        into.counter(&UPSTREAM_PACED, &[], totals.paced.load(Relaxed));
+        into.counter(&UPSTREAM_PACED, &[], self.budget().paced());
         let tallies: Vec<_> = self.known().tallies.values().cloned().collect();
         tallies.iter().for_each(|tally| tally.expose(into));
         // Upstreams with one label differ in source address or certificates: the label is up if one of them is.
@@ -170,7 +169,7 @@ impl Upstreams {
             Some(loaded) => Some(loaded.client(address.server_name.as_deref(), address.socket.ip())?),
         };
         let tally = known.tally(address.label());
-        let upstream = Arc::new(Upstream::new(address.clone(), source, tls, tally));
+        let upstream = Arc::new(Upstream::new(address.clone(), source, tls, tally, self.0.budget.clone()));
         known.upstreams.retain(|_, upstream| upstream.strong_count() > 0);
         known.upstreams.insert(identity, Arc::downgrade(&upstream));
         Ok(upstream)
@@ -205,11 +204,6 @@ impl Totals {
     /// A further try was not made.
     pub(crate) fn refuse_retry(&self) {
         self.retries_refused.fetch_add(1, Relaxed);
-    }
-
-    /// A question was over the limit of packets.
-    pub(crate) fn pace(&self) {
-        self.paced.fetch_add(1, Relaxed);
     }
 
     /// A query was over `max_concurrent`.

@@ -8,16 +8,22 @@
 //! [`MAX_ATTEMPTS`] times, so a closed port or a persistent RCODE cannot make a loop.
 
 mod attempt;
+mod terms;
 
 use std::time::{Duration, Instant};
 
 use super::spec::MAX_UPSTREAMS;
 use attempt::{Attempt, Server, SetAside};
+pub(crate) use terms::{Candidate, Rules, Step, Via, Why};
 
 /// The most times one question leaves this host.
 pub(crate) const MAX_ATTEMPTS: usize = 6;
 /// The most attempts at one server over one transport.
 const PER_SERVER: u8 = 2;
+/// The most attempts at a question nobody waits for.
+const BACKGROUND_ATTEMPTS: usize = 2;
+/// The least patience with such a question.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(1);
 /// A server that failed outright is left alone for this long.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait before the next attempt, however often patience has doubled.
@@ -26,82 +32,6 @@ const MAX_PATIENCE: Duration = Duration::from_secs(2);
 const SILENT_FOR: Duration = Duration::from_millis(1500);
 /// Patience with a follow-up over TCP, which may need a new connection.
 const FOLLOW_UP: Duration = Duration::from_millis(1500);
-
-/// Over what an attempt goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Via {
-    /// UDP.
-    Datagram,
-    /// TCP or TLS.
-    Stream,
-}
-
-/// A server that may be asked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Candidate {
-    /// Its index among the members of the pool.
-    pub(crate) member: u8,
-    /// Over what it is asked.
-    pub(crate) via: Via,
-    /// How long to wait for it before the next one is asked as well.
-    pub(crate) patience: Duration,
-    /// It answers nearly everything with SERVFAIL and is asked to see whether that is over.
-    pub(crate) trial: bool,
-}
-
-/// The limits of one exchange.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
-    /// The most attempts, follow-ups not counted.
-    pub(crate) attempts: usize,
-    /// An attempt is given up after this long.
-    pub(crate) read_timeout: Option<Duration>,
-    /// Nothing is sent from here on; what is open is waited for.
-    pub(crate) budget: Instant,
-    /// When the whole exchange ends.
-    pub(crate) deadline: Instant,
-}
-
-/// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Ask this member now; the attempt has this number from now on.
-    Send {
-        /// Number of the attempt, counting from 0.
-        attempt: usize,
-        /// Index of the member.
-        member: u8,
-        /// Over what.
-        via: Via,
-        /// What led to it.
-        why: Why,
-    },
-    /// Patience with this attempt has run out. It stays open; said once.
-    Late(usize),
-    /// `read_timeout` has ended this attempt.
-    GiveUp(usize),
-    /// Nothing to do before this time unless an attempt brings something.
-    Wait(Instant),
-    /// There is nothing left to wait for.
-    Finish,
-}
-
-/// Why an attempt is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// It is this server's turn for the first time.
-    First,
-    /// It is this server's turn again.
-    Again,
-    /// Its UDP answer was truncated.
-    Truncated,
-    /// Too many wrong messages came over UDP.
-    Forged,
-    /// UDP brought nothing.
-    Silent,
-    /// It does not know EDNS.
-    WithoutEdns,
-}
 
 /// One exchange in progress.
 #[derive(Debug)]
@@ -115,8 +45,6 @@ pub(crate) struct Selection {
     /// When the next attempt is due.
     due: Instant,
     follow_up: Option<(usize, Via, Why)>,
-    followed_up: bool,
-    silence_tried: bool,
     set_aside: SetAside,
 }
 
@@ -129,7 +57,7 @@ impl Selection {
         for (server, candidate) in servers.iter_mut().zip(candidates) {
             server.candidate = *candidate;
         }
-        let unused = Attempt { open: false, ..Attempt::new(0, Via::Datagram, Duration::ZERO, now) };
+        let unused = Attempt { open: false, ..Attempt::new(0, Via::Datagram, Why::First, Duration::ZERO, now) };
         Selection {
             rules,
             servers,
@@ -139,13 +67,12 @@ impl Selection {
             started: now,
             due: now,
             follow_up: None,
-            followed_up: false,
-            silence_tried: false,
             set_aside: SetAside::Nothing,
         }
     }
 
-    /// What to do at `now`. `Send` counts as done: report with [`Selection::failed`] if it could not be.
+    /// What to do at `now`. `Send` counts as done, unless it is answered with [`Selection::withhold`],
+    /// [`Selection::end`] or [`Selection::pass_by`]; report with [`Selection::failed`] if it could not be done.
     pub(crate) fn step(&mut self, now: Instant) -> Step {
         if now >= self.rules.deadline {
             return Step::Finish;
@@ -179,39 +106,71 @@ impl Selection {
         self.close(attempt, now);
     }
 
-    /// What [`Step::Send`] asked for was not done, to spare the upstreams: only what is open is waited for.
-    pub(crate) fn withhold(&mut self, attempt: usize) {
-        self.attempts[attempt].open = false;
+    /// Somebody has begun to wait for the answer: what is left is done in the usual haste.
+    pub(crate) fn awaited(&mut self) {
+        self.rules.background = false;
+        let Some(last) = self.attempts[..self.used].last_mut() else { return };
+        if matches!(last.why, Why::First | Why::Again) {
+            last.patience = last.patience.min(self.servers[last.server].candidate.patience);
+            self.due = self.due.min(last.sent + last.patience);
+        }
+    }
+
+    /// What [`Step::Send`] asked for was not done, to spare the upstreams. It is put off, each time for longer, where
+    /// somebody is left who was not asked yet or may still answer; where nobody is, this is the end.
+    pub(crate) fn withhold(&mut self, attempt: usize, now: Instant) {
+        let Attempt { why, patience, .. } = self.attempts[attempt];
+        self.take_back(attempt);
+        if why == Why::First || self.attempts().any(|other| other.open && !other.spoiled) {
+            self.due = now + patience.max(now.saturating_duration_since(self.started));
+        } else {
+            self.rules.attempts = 0;
+        }
+    }
+
+    /// What [`Step::Send`] asked for was not done, and nothing more is to be sent: only what is open is waited for.
+    pub(crate) fn end(&mut self, attempt: usize) {
+        self.take_back(attempt);
         self.rules.attempts = 0;
     }
 
     /// What [`Step::Send`] asked for was not done, because that server is down: it is not asked again.
     pub(crate) fn pass_by(&mut self, attempt: usize, now: Instant) {
-        self.attempts[attempt].open = false;
-        self.servers[self.attempts[attempt].server].tries = PER_SERVER;
+        self.servers[self.attempts[attempt].server].passed_by = true;
+        self.take_back(attempt);
         self.due = now;
     }
 
-    /// The attempt brought a response whose RCODE moves on to the next server; the caller keeps the response.
+    /// The attempt brought a response that somebody else may better; the caller keeps the response.
     pub(crate) fn set_aside(&mut self, attempt: usize, now: Instant) {
         self.attempts[attempt].open = false;
         self.servers[self.attempts[attempt].server].answered = true;
-        self.set_aside = SetAside::Rcode;
+        if self.set_aside != SetAside::Truncated {
+            self.set_aside = SetAside::Rcode;
+        }
         if self.turn(now).is_some() {
             self.due = now;
         }
     }
 
-    /// The attempt brought a truncated response. Whether the question now goes over TCP; if not, that response is
-    /// the best there is.
+    /// The attempt brought a truncated response. Whether the question goes over TCP or is on its way there; if not,
+    /// that response is the best there is.
     pub(crate) fn truncated(&mut self, attempt: usize, now: Instant) -> bool {
+        let server = self.attempts[attempt].server;
         self.attempts[attempt].open = false;
-        if self.followed_up || self.used == MAX_ATTEMPTS || now >= self.rules.budget {
-            return false;
-        }
+        self.servers[server].truncated = true;
+        let whole_is_asked_for = self.set_aside == SetAside::Truncated;
         self.set_aside = SetAside::Truncated;
-        self.follow_up(self.attempts[attempt].server, Why::Truncated);
-        true
+        let coming =
+            |other: &Attempt| other.open && other.via == Via::Stream && (whole_is_asked_for || other.server == server);
+        if self.follow_up.is_some() || self.attempts().any(coming) {
+            return true;
+        }
+        if self.used < MAX_ATTEMPTS && now < self.rules.budget && !self.went_over_stream(server) {
+            self.follow_up = Some((server, Via::Stream, Why::Truncated));
+            return true;
+        }
+        self.turn(now).is_some()
     }
 
     /// The attempt brought word that the server does not know EDNS. Whether to wait for an attempt without, which is then
@@ -219,13 +178,17 @@ impl Selection {
     pub(crate) fn rejects_edns(&mut self, attempt: usize, now: Instant) -> bool {
         let Attempt { server, via, .. } = self.attempts[attempt];
         self.attempts[attempt].open = false;
-        if self.servers[server].classic || self.set_aside == SetAside::Truncated {
+        let half_is_here = self.set_aside == SetAside::Truncated;
+        if self.servers[server].classic || (half_is_here && via == Via::Datagram) {
             return true;
         }
         if self.used == MAX_ATTEMPTS || now >= self.rules.budget {
-            return false;
+            return half_is_here;
         }
         self.servers[server].classic = true;
+        if self.set_aside == SetAside::Nothing {
+            self.set_aside = SetAside::Rejection;
+        }
         self.follow_up = Some((server, via, Why::WithoutEdns));
         true
     }
@@ -253,8 +216,9 @@ impl Selection {
                 server.candidate.patience = FOLLOW_UP;
             }
         }
-        if self.used < MAX_ATTEMPTS && !self.followed_up {
-            self.follow_up(self.attempts[attempt].server, Why::Forged);
+        let followed_up = self.attempts().any(|attempt| matches!(attempt.why, Why::Truncated | Why::Forged));
+        if self.used < MAX_ATTEMPTS && !followed_up {
+            self.follow_up = Some((self.attempts[attempt].server, Via::Stream, Why::Forged));
         }
     }
 
@@ -307,59 +271,98 @@ impl Selection {
     /// nobody is left to wait for.
     fn close(&mut self, attempt: usize, now: Instant) {
         self.attempts[attempt].open = false;
-        let untried = self.servers().any(|server| server.tries == 0);
+        let untried = match self.set_aside {
+            SetAside::Truncated => self.candidate().is_some(),
+            _ => self.servers().any(|server| server.tries == 0 && server.may_be_asked()),
+        };
         if untried || !self.attempts().any(|attempt| attempt.open) {
             self.due = now;
         }
     }
 
-    fn follow_up(&mut self, server: usize, why: Why) {
-        self.followed_up = true;
-        self.follow_up = Some((server, Via::Stream, why));
+    /// As if the last attempt had not been thought of.
+    fn take_back(&mut self, attempt: usize) {
+        debug_assert_eq!(attempt + 1, self.used, "only what was just asked for can be left undone");
+        let Attempt { server, via, .. } = self.attempts[attempt];
+        self.attempts[attempt].open = false;
+        self.used = attempt;
+        if self.servers[server].candidate.via == via {
+            self.servers[server].tries -= 1;
+        }
     }
 
     /// Whose turn it is next, over what, why, and when, while there is budget.
     fn turn(&self, now: Instant) -> Option<(usize, Via, Why, Instant)> {
-        self.candidate().filter(|(.., due)| (*due).max(now) < self.rules.budget)
+        let end = match self.set_aside {
+            SetAside::Truncated => self.rules.complete_by.min(self.rules.budget),
+            _ => self.rules.budget,
+        };
+        self.candidate().filter(|(.., due)| (*due).max(now) < end)
     }
 
     fn candidate(&self) -> Option<(usize, Via, Why, Instant)> {
-        if self.used >= self.rules.attempts.min(MAX_ATTEMPTS) || self.set_aside == SetAside::Truncated {
+        let most = if self.rules.background { BACKGROUND_ATTEMPTS } else { MAX_ATTEMPTS };
+        if self.used >= self.rules.attempts.min(most) {
             return None;
+        }
+        if self.set_aside == SetAside::Truncated {
+            return self.completion();
         }
         // With a response in hand each remaining server gets one chance to give a better one.
         let limit = if self.set_aside == SetAside::Rcode { 1 } else { PER_SERVER };
         let turn = (0..self.server_count)
-            .filter(|index| self.servers[*index].tries < limit && !self.servers[*index].answered)
+            .filter(|index| self.servers[*index].tries < limit && self.servers[*index].may_be_asked())
             .min_by_key(|index| (self.servers[*index].tries, *index));
         if let Some(index) = turn {
             let server = &self.servers[index];
             let why = if server.tries == 0 { Why::First } else { Why::Again };
             return Some((index, server.candidate.via, why, self.due.max(server.not_before)));
         }
-        if self.silence_tried || self.followed_up || self.set_aside != SetAside::Nothing {
+        let tried = |attempt: &Attempt| matches!(attempt.why, Why::Silent | Why::Truncated | Why::Forged);
+        if self.set_aside != SetAside::Nothing || self.attempts().any(tried) {
             return None;
         }
-        let silent =
-            self.attempts().find(|attempt| attempt.open && !attempt.spoiled && attempt.via == Via::Datagram)?;
+        let is_silent = |attempt: &&Attempt| {
+            let left_out = attempt.spoiled || self.servers[attempt.server].passed_by;
+            attempt.open && attempt.via == Via::Datagram && !left_out
+        };
+        let silent = self.attempts().find(is_silent)?;
         Some((silent.server, Via::Stream, Why::Silent, self.due.max(self.started + SILENT_FOR)))
+    }
+
+    /// With a truncated answer in hand: who is asked for the whole one after the server that it came from. Over a
+    /// stream, because what was too long for one datagram is so for another; those first that are not known to be silent.
+    fn completion(&self) -> Option<(usize, Via, Why, Instant)> {
+        let index = (0..self.server_count)
+            .filter(|index| self.servers[*index].may_be_asked() && !self.went_over_stream(*index))
+            .min_by_key(|index| (self.servers[*index].tries != 0 && !self.servers[*index].truncated, *index))?;
+        let server = &self.servers[index];
+        let why = if server.candidate.via == Via::Stream { Why::First } else { Why::Truncated };
+        Some((index, Via::Stream, why, self.due.max(server.not_before)))
+    }
+
+    fn went_over_stream(&self, server: usize) -> bool {
+        self.attempts().any(|attempt| attempt.server == server && attempt.via == Via::Stream)
     }
 
     fn send(&mut self, server: usize, via: Via, why: Why, now: Instant) -> Step {
         let chosen = &mut self.servers[server];
         let patience = match why {
             Why::First | Why::Again => (chosen.candidate.patience * (1 << chosen.tries)).min(MAX_PATIENCE),
-            Why::WithoutEdns => chosen.candidate.patience,
-            Why::Truncated | Why::Forged | Why::Silent => FOLLOW_UP,
+            Why::WithoutEdns if via == chosen.candidate.via => chosen.candidate.patience,
+            Why::Truncated | Why::Forged | Why::Silent | Why::WithoutEdns => FOLLOW_UP,
         };
+        let least = if self.rules.background { BACKGROUND_PATIENCE } else { Duration::ZERO };
+        let patience = patience.max(least);
         if chosen.candidate.via == via {
             chosen.tries += 1;
         }
-        self.silence_tried |= why == Why::Silent;
         let attempt = self.used;
-        self.attempts[attempt] = Attempt::new(server, via, patience, now);
+        self.attempts[attempt] = Attempt::new(server, via, why, patience, now);
         self.used += 1;
-        self.due = now + patience;
+        // A rejection comes at once, an answer may take its time.
+        let last = why == Why::WithoutEdns && self.candidate().is_none();
+        self.due = now + if last { FOLLOW_UP } else { patience };
         Step::Send { attempt, member: self.servers[server].candidate.member, via, why }
     }
 

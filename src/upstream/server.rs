@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::budget::Budget;
 use super::edns;
 use super::failure::{Failure, Leg, Network, Stage};
 use super::health::Health;
@@ -23,6 +24,7 @@ pub struct Upstream {
     source: Option<IpAddr>,
     tls: Option<tls::Client>,
     tally: Arc<Tally>,
+    budget: Arc<Budget>,
     health: Health,
     round_trip: RoundTrip,
     edns: edns::Memory,
@@ -35,12 +37,14 @@ impl Upstream {
         source: Option<IpAddr>,
         tls: Option<tls::Client>,
         tally: Arc<Tally>,
+        budget: Arc<Budget>,
     ) -> Upstream {
         Upstream {
             address,
             source,
             tls,
             tally,
+            budget,
             health: Health::new(clock::now()),
             round_trip: RoundTrip::default(),
             edns: edns::Memory::default(),
@@ -71,6 +75,11 @@ impl Upstream {
     /// TCP or TLS connections that take questions now.
     pub fn connections(&self) -> usize {
         self.streams.count()
+    }
+
+    /// What may be sent to all upstreams together.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Whether it is asked without EDNS.
@@ -213,7 +222,8 @@ mod tests {
     fn a_zone_without_interface_is_told_before_anything_is_sent() {
         let address = Address::parse("fe80::1%no-such-if0").unwrap();
         let tally = Arc::new(Tally::new(address.label()));
-        let upstream = Upstream::new(address, None, None, tally);
+        let budget = Arc::new(Budget::new(0, clock::now()));
+        let upstream = Upstream::new(address, None, None, tally, budget);
         let leg = upstream.stream_leg();
         assert!(matches!(Failure::from_io(&upstream.target().unwrap_err(), leg), Failure::Local(..)));
     }

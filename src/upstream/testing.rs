@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -238,10 +239,13 @@ pub(crate) fn tls_address(socket: SocketAddr, server_name: Option<&str>) -> Addr
     Address { socket, zone: None, transport: Transport::Tls, server_name }
 }
 
+/// Somebody waits.
+pub(crate) static AWAITED: AtomicBool = AtomicBool::new(true);
+
 /// An [`Ask`] that ends after `limit`.
 pub(crate) fn asking(query: &[u8], client: Protocol, limit: Duration) -> Ask<'_> {
     let deadline = clock::now() + limit;
-    Ask { query, client, budget: deadline, deadline, background: false }
+    Ask { query, client, budget: deadline, deadline, awaited: &AWAITED }
 }
 
 /// Asks for the address of `name`, as a UDP client, for at most `limit`.

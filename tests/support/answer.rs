@@ -18,6 +18,7 @@
 //! | `flap-X` | like X for every odd query for the name, an answer for every even one |
 //! | `hold` | an answer as soon as the test calls `release` |
 //! | `tc` | TC=1 and nothing else over UDP, one record over TCP |
+//! | `tcclose`, `tcsilent` | TC=1 over UDP; over TCP the end of the connection, or nothing |
 //! | `tctail` | TC=1 with one of two records over UDP, two over TCP |
 //! | `tcboth` | TC=1 with one record over UDP and TCP |
 //! | `big-N` | N A records; TC=1 over UDP when they do not fit the size asked for |
@@ -199,7 +200,7 @@ pub fn acts(label: &str, arrival: &Arrival<'_>) -> Vec<Act> {
     let answer = match word {
         "nx" => Answer::to(query).rcode(NXDOMAIN).soa(number(0, 60), number(1, 10)),
         "nodata" => Answer::to(query).soa(number(0, 60), number(1, 10)),
-        "tc" if !tcp => Answer::to(query).flag(TC),
+        "tc" | "tcclose" | "tcsilent" if !tcp => Answer::to(query).flag(TC),
         "tctail" if !tcp => plain().flag(TC),
         "tctail" => plain().own(kind, 300, &data(kind)),
         "big" | "bignotc" => return vec![Act::Send(big(word == "big" && !tcp, query, number(0, 100)))],
@@ -225,6 +226,8 @@ fn manner(word: &str, rest: &str, number: u32, arrival: &Arrival<'_>, plain: &[u
         "slow" => vec![Act::Later(millis, plain)],
         "late" => vec![Act::Later(LATE, plain)],
         "hold" => vec![Act::Hold(plain)],
+        "tcclose" if tcp => vec![Act::Close],
+        "tcsilent" if tcp => vec![],
         "close" if tcp && count <= number as usize => vec![Act::Close],
         "reset" if tcp && count <= number as usize => vec![Act::Reset],
         "closeafter" if tcp && on_connection >= number as usize => vec![Act::Send(plain), Act::Close],

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Via, ask};
 use crate::support::wire::*;
+use crate::support::{Query, time};
 
 /// Instead of a label: nobody listens.
 const CLOSED: &str = "closed";
@@ -66,6 +67,34 @@ fn over_tcp() {
 #[test]
 fn over_tls() {
     check(Via::Tls);
+}
+
+/// Long answers where TCP to the first upstream does not work: clients of either kind get the whole from the other one.
+#[test]
+fn a_truncated_answer_is_completed_by_the_other_upstream() {
+    // How the first one answers, how many queries each sees, and how long it may take.
+    let rows = [("tcclose", [3, 1], SECOND), ("tcsilent", [2, 1], Duration::from_millis(2500))];
+    thread::scope(|scope| {
+        for (label, queries, within) in rows {
+            for client in [Via::Udp, Via::Tcp] {
+                scope.spawn(move || {
+                    let name = "name.beside.test.";
+                    let ups = [Via::Udp.upstream(), Via::Udp.upstream()];
+                    ups[0].change(name, label);
+                    ups[1].change(name, "tc");
+                    let agent = Via::Udp.agent(&[&ups[0], &ups[1]], "");
+                    let started = time::now();
+                    let query = Query::new(name, A).edns(1232);
+                    let reply = if client == Via::Tcp { agent.ask_tcp(&query) } else { agent.ask(&query) };
+                    let took = started.elapsed();
+                    let what = format!("{label}, asked over {client:?}");
+                    assert_eq!((reply.rcode, reply.truncated(), reply.answers.len()), (NOERROR, false, 1), "{what}");
+                    assert_eq!(ups.each_ref().map(|up| up.count(name)), queries, "{what}");
+                    assert!(took < within, "{what}: {took:?}");
+                });
+            }
+        }
+    });
 }
 
 #[track_caller]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Candidate, Via};
+use super::{Candidate, Via, Why};
 
 /// A server that may be asked.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,10 @@ pub(super) struct Server {
     pub(super) tries: u8,
     pub(super) not_before: Instant,
     pub(super) answered: bool,
+    /// It has given a truncated answer.
+    pub(super) truncated: bool,
+    /// It is down.
+    pub(super) passed_by: bool,
     /// It has said that it does not know EDNS.
     pub(super) classic: bool,
 }
@@ -20,13 +24,28 @@ pub(super) struct Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SetAside {
     Nothing,
+    /// Word that a server does not know EDNS.
+    Rejection,
     Rcode,
     Truncated,
 }
 
 impl Server {
     pub(super) fn new(candidate: Candidate, now: Instant) -> Server {
-        Server { candidate, tries: 0, not_before: now, answered: false, classic: false }
+        Server {
+            candidate,
+            tries: 0,
+            not_before: now,
+            answered: false,
+            truncated: false,
+            passed_by: false,
+            classic: false,
+        }
+    }
+
+    /// Whether it has not been done with.
+    pub(super) fn may_be_asked(&self) -> bool {
+        !self.answered && !self.passed_by
     }
 }
 
@@ -35,6 +54,7 @@ impl Server {
 pub(super) struct Attempt {
     pub(super) server: usize,
     pub(super) via: Via,
+    pub(super) why: Why,
     pub(super) sent: Instant,
     /// How long until something else is done as well.
     pub(super) patience: Duration,
@@ -47,8 +67,8 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(server: usize, via: Via, patience: Duration, now: Instant) -> Attempt {
-        Attempt { server, via, sent: now, patience, open: true, spoiled: false, late: false }
+    pub(super) fn new(server: usize, via: Via, why: Why, patience: Duration, now: Instant) -> Attempt {
+        Attempt { server, via, why, sent: now, patience, open: true, spoiled: false, late: false }
     }
 
     /// Whether nothing has come from it although patience has run out.

@@ -12,7 +12,9 @@ fn epoch() -> Instant {
 }
 
 fn rules(start: Instant) -> Rules {
-    Rules { attempts: MAX_ATTEMPTS, read_timeout: None, budget: start + 4000 * MS, deadline: start + 4000 * MS }
+    let deadline = start + 4000 * MS;
+    let complete_by = start + 2000 * MS;
+    Rules { attempts: MAX_ATTEMPTS, background: false, read_timeout: None, complete_by, budget: deadline, deadline }
 }
 
 /// What happens to an attempt, and how long after it was made.
@@ -21,6 +23,10 @@ enum Fate {
     Silent,
     Refused,
     Answer(u32),
+    /// The server is down.
+    Down,
+    /// There is no budget for it now.
+    Withheld,
     Rcode(u32),
     Truncated(u32),
     Forged(u32),
@@ -46,6 +52,8 @@ fn play(count: u8, change: impl FnOnce(&mut Rules), fate: impl Fn(usize, u8, Via
                 match fate(attempt, member, via) {
                     Fate::Silent => {}
                     Fate::Refused => selection.failed(attempt, now),
+                    Fate::Down => selection.pass_by(attempt, now),
+                    Fate::Withheld => selection.withhold(attempt, now),
                     fate @ (Fate::Answer(after)
                     | Fate::Rcode(after)
                     | Fate::Truncated(after)
@@ -142,9 +150,113 @@ fn truncation_asks_the_same_server_over_tcp() {
     let fate = |_, _, via| if via == Via::Datagram { Fate::Truncated(10) } else { Fate::Answer(30) };
     assert_eq!(play(2, |_| {}, fate), ["0 Datagram @0", "0 Stream @10", "answer 1 @40"]);
     let fate = |_, _, via| if via == Via::Datagram { Fate::Truncated(10) } else { Fate::Refused };
-    assert_eq!(play(2, |_| {}, fate), ["0 Datagram @0", "0 Stream @10", "end @10"]);
+    assert_eq!(play(1, |_| {}, fate), ["0 Datagram @0", "0 Stream @10", "end @10"]);
     let fate = |_, _, via| if via == Via::Datagram { Fate::Truncated(10) } else { Fate::Silent };
-    assert_eq!(play(2, |_| {}, fate), ["0 Datagram @0", "0 Stream @10", "end @1510"]);
+    assert_eq!(play(1, |_| {}, fate), ["0 Datagram @0", "0 Stream @10", "end @1510"]);
+}
+
+#[test]
+fn a_second_truncated_answer_does_not_end_the_wait_for_tcp() {
+    // Both were asked, and both say that the answer is too long.
+    let fate = |_, member, via| match via {
+        Via::Datagram => Fate::Truncated(if member == 0 { 110 } else { 20 }),
+        Via::Stream => Fate::Answer(30),
+    };
+    let log = play(2, |_| {}, fate);
+    assert_eq!(log, ["0 Datagram @0", "1 Datagram @100", "0 Stream @110", "answer 2 @140"]);
+    // The other one's turn comes when the first does not give the whole.
+    let fate = |_, member, via| match (via, member) {
+        (Via::Datagram, 0) => Fate::Truncated(110),
+        (Via::Datagram, _) => Fate::Truncated(20),
+        (Via::Stream, 0) => Fate::Silent,
+        (Via::Stream, _) => Fate::Answer(30),
+    };
+    let log = play(2, |_| {}, fate);
+    assert_eq!(log, ["0 Datagram @0", "1 Datagram @100", "0 Stream @110", "1 Stream @1610", "answer 3 @1640"]);
+}
+
+#[test]
+fn where_tcp_does_not_work_the_others_are_asked_for_the_whole_answer() {
+    let beside = |first| {
+        move |_, member, via| match (member, via) {
+            (0, Via::Datagram) => Fate::Truncated(10),
+            (0, Via::Stream) => first,
+            _ => Fate::Answer(30),
+        }
+    };
+    let log = play(2, |_| {}, beside(Fate::Refused));
+    assert_eq!(log, ["0 Datagram @0", "0 Stream @10", "1 Stream @10", "answer 2 @40"]);
+    let log = play(2, |_| {}, beside(Fate::Silent));
+    assert_eq!(log, ["0 Datagram @0", "0 Stream @10", "1 Stream @1510", "answer 2 @1540"]);
+    // Half an answer is not held back for long; who has no use for it waits on.
+    let fate = |_, _, via| if via == Via::Datagram { Fate::Truncated(10) } else { Fate::Silent };
+    let log = play(4, |_| {}, fate);
+    assert_eq!(log, ["0 Datagram @0", "0 Stream @10", "1 Stream @1510", "end @3010"]);
+    let log = play(4, |rules| rules.complete_by = rules.budget, fate);
+    assert_eq!(log, ["0 Datagram @0", "0 Stream @10", "1 Stream @1510", "2 Stream @3010", "end @4000"]);
+    let refusing = |_, _, via| if via == Via::Datagram { Fate::Truncated(10) } else { Fate::Refused };
+    let log = play(3, |_| {}, refusing);
+    assert_eq!(log, ["0 Datagram @0", "0 Stream @10", "1 Stream @10", "2 Stream @10", "end @10"]);
+}
+
+#[test]
+fn who_is_passed_by_takes_nobody_elses_attempt() {
+    let fate = |_, member, _| match member {
+        0 => Fate::Refused,
+        1..=6 => Fate::Down,
+        _ => Fate::Answer(20),
+    };
+    let log = play(8, |_| {}, fate);
+    assert_eq!(log.last().unwrap(), "answer 1 @20", "{log:?}");
+    // Not even to see whether TCP works.
+    let fate = |attempt, _, via| if attempt > 1 && via == Via::Stream { Fate::Down } else { Fate::Silent };
+    assert_eq!(play(1, |_| {}, fate), ["0 Datagram @0", "0 Datagram @100", "0 Stream @1500", "end @4000"]);
+}
+
+#[test]
+fn what_is_withheld_is_put_off_each_time_for_longer() {
+    let withheld = |first| move |attempt, _, _| if attempt == 0 { first } else { Fate::Withheld };
+    // Whether the one that was asked is silent or has refused, the other may be healthy.
+    let log = play(2, |_| {}, withheld(Fate::Silent));
+    assert_eq!(
+        log,
+        [
+            "0 Datagram @0",
+            "1 Datagram @100",
+            "1 Datagram @200",
+            "1 Datagram @400",
+            "1 Datagram @800",
+            "1 Datagram @1600",
+            "1 Datagram @3200",
+            "end @4000"
+        ]
+    );
+    let log = play(2, |_| {}, withheld(Fate::Refused));
+    assert_eq!(log[..4], ["0 Datagram @0", "1 Datagram @0", "1 Datagram @100", "1 Datagram @200"]);
+    assert_eq!(log.last().unwrap(), "end @3200");
+    // Once more is worth waiting for as long as an answer may still come.
+    let log = play(1, |_| {}, withheld(Fate::Silent));
+    assert_eq!(log[..4], ["0 Datagram @0", "0 Datagram @100", "0 Datagram @300", "0 Datagram @600"]);
+    assert_eq!(log.last().unwrap(), "end @4000");
+    let log = play(1, |_| {}, withheld(Fate::Refused));
+    assert_eq!(log, ["0 Datagram @0", "0 Datagram @100", "end @100"]);
+}
+
+#[test]
+fn a_refresh_takes_its_time_until_somebody_waits_for_it() {
+    let log = play(2, |rules| rules.background = true, |_, _, _| Fate::Silent);
+    assert_eq!(log, ["0 Datagram @0", "1 Datagram @1000", "end @4000"]);
+    let start = epoch();
+    let rules = Rules { background: true, ..rules(start) };
+    let mut selection = Selection::new(&candidates(2), rules, start);
+    assert!(matches!(selection.step(start), Step::Send { member: 0, .. }));
+    assert_eq!(selection.step(start + 150 * MS), Step::Wait(start + 1000 * MS));
+    selection.awaited();
+    assert_eq!(selection.step(start + 150 * MS), Step::Late(0));
+    assert!(matches!(selection.step(start + 150 * MS), Step::Send { member: 1, .. }));
+    assert_eq!(selection.step(start + 150 * MS), Step::Wait(start + 250 * MS));
+    assert_eq!(selection.step(start + 350 * MS), Step::Late(1));
+    assert!(matches!(selection.step(start + 350 * MS), Step::Send { member: 0, .. }), "a third time");
 }
 
 #[test]
@@ -182,6 +294,18 @@ fn without_edns_the_same_server_is_asked_once_more_at_once() {
     );
     let log = play(1, |rules| rules.attempts = 1, reject_first(Fate::Answer(20)));
     assert_eq!(log, ["0 Datagram @0", "0 Datagram classic @10", "answer 1 @30"]);
+}
+
+#[test]
+fn what_rejects_edns_and_then_says_nothing_is_not_waited_for_to_the_end() {
+    let reject = |attempt, _, _| if attempt == 0 { Fate::WithoutEdns(10) } else { Fate::Silent };
+    assert_eq!(play(1, |_| {}, reject), ["0 Datagram @0", "0 Datagram classic @10", "end @1510"]);
+    let log = play(
+        2,
+        |_| {},
+        |attempt, member, via| if member == 1 { Fate::Answer(20) } else { reject(attempt, member, via) },
+    );
+    assert_eq!(log, ["0 Datagram @0", "0 Datagram classic @10", "1 Datagram @110", "answer 2 @130"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::dns::header::{self, Count};
 use crate::dns::{Protocol, Rcode};
+use crate::upstream::spec::Policy;
 use crate::upstream::testing::*;
 use crate::upstream::{Failure, Network, Upstreams};
 
@@ -117,6 +118,68 @@ async fn a_truncated_answer_stands_for_udp_clients_only_where_tcp_fails() {
     let query = query("www.example.org.", 1);
     let failure = pool.exchange(asking(&query, Protocol::Tcp, Duration::from_secs(20))).await.unwrap_err();
     assert!(matches!(failure, Failure::Closed(..)), "{failure}");
+}
+
+fn cut(query: &[u8]) -> Act {
+    let mut message = answer(query, Rcode::NOERROR);
+    message[2] |= header::TC;
+    Act::Send(message)
+}
+
+#[tokio::test]
+async fn a_second_truncated_answer_does_not_end_the_wait_for_the_whole_one() {
+    // The second upstream is asked because the first is slow; the first comes while TCP to the second is under way.
+    let slow = |pause, over_tcp| {
+        Responder::start(move |arrival| match arrival.network {
+            Network::Udp => vec![Act::Pause(Duration::from_millis(pause)), cut(arrival.query)],
+            _ => vec![Act::Pause(Duration::from_millis(over_tcp)), Act::Send(answer(arrival.query, Rcode::NOERROR))],
+        })
+    };
+    for client in [Protocol::Udp, Protocol::Tcp] {
+        let (first, second) = (slow(700, 0).await, slow(0, 800).await);
+        let pool = pool(&[first.socket, second.socket], &Upstreams::new(), |spec| spec.policy = Policy::Sequential);
+        let query = query("www.example.org.", 1);
+        let exchanged = pool.exchange(asking(&query, client, Duration::from_secs(20))).await.unwrap();
+        assert!(!header::truncated(&exchanged.wire), "{client:?}");
+        assert_eq!(exchanged.upstream.address().socket, second.socket, "{client:?}");
+        assert_eq!(first.seen().stream_queries.len(), 0, "{client:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_tcp_to_one_upstream_does_not_work_the_other_gives_the_whole_answer() {
+    let one = |tcp_works| {
+        Responder::start(move |arrival| match arrival.network {
+            Network::Udp => vec![cut(arrival.query)],
+            _ if tcp_works => answering(arrival),
+            _ => vec![Act::Close],
+        })
+    };
+    for client in [Protocol::Udp, Protocol::Tcp] {
+        let (first, second) = (one(false).await, one(true).await);
+        let pool = pool(&[first.socket, second.socket], &Upstreams::new(), |spec| spec.policy = Policy::Sequential);
+        let query = query("www.example.org.", 1);
+        let exchanged = pool.exchange(asking(&query, client, Duration::from_secs(20))).await.unwrap();
+        assert!(!header::truncated(&exchanged.wire), "{client:?}");
+        assert_eq!(exchanged.upstream.address().socket, second.socket, "{client:?}");
+        assert_eq!((second.seen().datagrams.len(), second.seen().stream_queries.len()), (0, 1), "{client:?}");
+    }
+}
+
+/// An error of one upstream is no better than half an answer of another, to who can make use of that.
+#[tokio::test]
+async fn half_an_answer_is_kept_over_an_error_for_udp_clients() {
+    let first = Responder::start(|arrival| match arrival.network {
+        Network::Udp => vec![cut(arrival.query)],
+        _ => vec![Act::Close],
+    })
+    .await;
+    let second = Responder::start(|arrival| vec![Act::Send(answer(arrival.query, Rcode::REFUSED))]).await;
+    let pool = pool(&[first.socket, second.socket], &Upstreams::new(), |spec| spec.policy = Policy::Sequential);
+    assert!(header::truncated(&ask(&pool).await.unwrap().wire));
+    let query = query("www.example.org.", 1);
+    let exchanged = pool.exchange(asking(&query, Protocol::Tcp, Duration::from_secs(20))).await.unwrap();
+    assert_eq!(header::rcode(&exchanged.wire), Rcode::REFUSED);
 }
 
 #[tokio::test]

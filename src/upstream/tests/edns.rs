@@ -19,7 +19,7 @@ async fn ask_with_opt(pool: &Pool) -> Rcode {
     let name = Name::parse("www.example.org").unwrap();
     let query = Outgoing { edns: Some((1232, true)), ..Outgoing::plain(name.as_wire(), Type::A, Class::IN) }.to_wire(7);
     let deadline = clock::now() + Duration::from_secs(2);
-    let ask = Ask { query: &query, client: Protocol::Udp, budget: deadline, deadline, background: false };
+    let ask = Ask { query: &query, client: Protocol::Udp, budget: deadline, deadline, awaited: &AWAITED };
     let exchanged = pool.exchange(ask).await.unwrap();
     assert_eq!(header::id(&exchanged.wire), 7);
     header::rcode(&exchanged.wire)

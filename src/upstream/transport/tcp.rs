@@ -329,11 +329,19 @@ impl Dial {
     fn resend(&self, unanswered: Vec<Request>, failure: &Failure) {
         let owner = self.owner.upgrade();
         // One that does not answer its checks either gets nothing but probes.
-        let answers = owner.as_ref().is_some_and(|upstream| upstream.health().fails() == 0);
+        let answering = owner.as_ref().filter(|upstream| upstream.health().fails() == 0);
+        let now = clock::now();
+        let permitted = |upstream: &Arc<Upstream>| {
+            let permitted = upstream.budget().packet(false, now);
+            if !permitted {
+                upstream.budget().pace();
+            }
+            permitted
+        };
         let (mut again, lost): (Vec<_>, Vec<_>) = unanswered
             .into_iter()
             .filter(|request| !request.reply.is_closed())
-            .partition(|request| request.again && answers);
+            .partition(|request| request.again && answering.is_some_and(permitted));
         for request in lost {
             let _ = request.reply.send(Err(failure.clone()));
         }

@@ -28,6 +28,8 @@ mod seeds;
 #[cfg(test)]
 mod serving;
 #[cfg(test)]
+mod shares;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;

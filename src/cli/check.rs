@@ -2,15 +2,18 @@
 
 use std::process::ExitCode;
 
+use crate::life::budget;
 use crate::life::load::{Refused, load};
 use crate::life::options::Options;
 use crate::life::sources::Sources;
+use crate::sys::sockopt;
 
 /// Prints `ok` or every diagnostic.
 pub(super) fn check(options: &Options) -> ExitCode {
     let mut sources = Sources::new(options);
     let loaded = load(&mut sources, options, |_| ());
-    options.warnings.iter().for_each(|warning| super::complain(warning));
+    let short = budget::warnings(options, sockopt::raise_descriptor_limit().ok());
+    options.warnings.iter().chain(&short).for_each(|warning| super::complain(warning));
     sources.take_notices().iter().filter_map(|notice| notice.problem()).for_each(super::complain);
     match loaded {
         Ok(loaded) => {

@@ -86,7 +86,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "PORT", default_value_t = 8080, help_heading = NODE)]
     pub(crate) health_port: u16,
 
-    /// Worker threads [default: the CPUs this process may use]
+    /// Worker threads [default: the CPUs this process may use, no more than one for each 16Mi of the cgroup's limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = SERVING)]
     pub(crate) workers: Option<u16>,
     /// Memory for cached answers, for example 64Mi [default: a third of the cgroup's limit, 64Mi without one]

@@ -48,7 +48,7 @@ pub(crate) fn options(flags: &Flags, machine: &Machine) -> Result<Options, Strin
     Ok(Options {
         configuration,
         dns_port: flags.dns_port,
-        workers: flags.workers.map_or(machine.cpus, usize::from),
+        workers: flags.workers.map_or_else(|| budget::default_workers(machine.cpus, machine.memory_limit), usize::from),
         cache_memory: flags.cache_memory.unwrap_or_else(|| budget::default_cache(machine.memory_limit)),
         memory_limit: machine.memory_limit,
         client_networks: flags.client_networks(),

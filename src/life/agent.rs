@@ -142,6 +142,7 @@ impl<'a> Agent<'a> {
         let loaded = load(&mut sources, options, |text| show(&keeper, text));
         say(&registry, sources.take_notices());
         let common = Common::new(options, keeper, registry, log.query_log());
+        common.budget.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let (next, endpoints, refused) = match Agent::prepare(&common, loaded, last.as_ref(), options).await {
             Ok(prepared) => prepared,
             Err(error) => return Err((common.keeper, error)),
@@ -274,6 +275,7 @@ impl<'a> Agent<'a> {
         self.log.raw(&format!("dnslet-{}", env!("CARGO_PKG_VERSION")));
         self.log.raw(&format!("{}/{}, pid {}", std::env::consts::OS, std::env::consts::ARCH, nix::unistd::getppid()));
         tracing::info!(plugin = "reload", "Running configuration SHA512 = {}", self.current.digest);
+        tracing::info!("{}", self.common.budget);
         if self.options.configuration == super::options::Configuration::BuiltIn {
             super::sources::BUILT_IN_HINTS.lines().for_each(|line| self.log.raw(line));
         }
@@ -291,9 +293,9 @@ impl<'a> Agent<'a> {
 fn setup(common: &Common, shared: &Arc<Shared>) -> Setup {
     Setup {
         resolver: Arc::clone(shared),
-        places: Places::new(&common.limits),
+        places: Places::new(&common.budget.limits),
         registry: Arc::clone(&common.registry),
-        limits: common.limits.clone(),
+        limits: common.budget.limits.clone(),
     }
 }
 

@@ -1,5 +1,8 @@
 //! What the memory limit of the control group is spent on, and how much of everything there may be because of it.
 
+use std::fmt;
+
+use crate::resolve::Bounds;
 use crate::serve::Limits;
 
 use super::options::{Options, TcpLimits};
@@ -17,8 +20,12 @@ const PER_WORKER: usize = 1 << 20;
 const LOSS: usize = 8;
 /// The memory of failed questions is this part of the cache's, beside it.
 const FAILURES: usize = 16;
-/// A flight with its sockets, measured while upstreams are silent.
-const FLIGHT: usize = 8 << 10;
+/// A flight with its sockets, of which it has the more the longer upstreams are silent.
+const FLIGHT: usize = 16 << 10;
+/// Sockets of a flight, at most: one for each packet.
+const SOCKETS: u64 = 6;
+/// Descriptors for anything but clients and flights: listening sockets, files, connections to upstreams.
+const OTHERS: u64 = 64;
 /// A query that waits for one.
 const WAITING: usize = 2 << 10;
 /// A connection of a client with its socket. One that holds a long message back takes more, for as long as a message may
@@ -31,8 +38,10 @@ const BUSY_ADDRESSES: usize = 4;
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// A smaller one would lose the bursts of ordinary clients: this one takes some 500 queries.
 const SMALLEST_RECEIVE_BUFFER: usize = 256 << 10;
-/// However little memory there is, so many flights and connections are taken on.
+/// However little memory there is, so many flights and connections are taken on, and twice as many queries may wait.
 const FEWEST: usize = 64;
+/// There is one worker for so much of the limit, where nobody asks for more.
+const MEMORY_OF_WORKER: u64 = 16 << 20;
 
 /// How much of everything there may be.
 ///
@@ -45,20 +54,26 @@ const FEWEST: usize = 64;
 /// | cache entries | `-cache-memory`; a third where it is not given | 21.3 |
 /// | what the allocator loses on them | an eighth of that | 2.7 |
 /// | failed questions | a sixteenth of it | 1.3 |
-/// | flights and queries that wait | three eighths of the rest, half of what receive buffers leave, 12 KiB for one and two | 8.5 |
-/// | TCP connections of clients | as much, 8 KiB for each | 8.5 |
+/// | flights | four fifths of half of what receive buffers leave, 16 KiB for each | 6.8 |
+/// | queries that wait | the last fifth of that half, 2 KiB for each | 1.7 |
+/// | TCP connections of clients | the other half, 8 KiB for each | 8.5 |
 /// | receive buffers of listening UDP sockets | a quarter of the rest, four addresses full at once | 5.7 |
 ///
-/// A flight has up to three sockets, most have one; a quarter of the descriptors is for flights and half of them for
-/// connections.
+/// A flight has up to six sockets while upstreams are silent, most have one. Half of the descriptors are for connections,
+/// and of the other half all but 64 for flights.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
-    /// The bounds of each worker and of connections.
+    /// The bounds of queries that wait and of connections.
     pub(super) limits: Limits,
-    /// Flights of all workers together.
-    pub(super) flights: usize,
+    /// Those of flights.
+    pub(super) flights: Bounds,
     /// Octets for the memory of failed questions.
     pub(super) failures: usize,
+    /// Octets of receive buffer asked for, for each listening UDP socket.
+    pub(super) receive_buffer: usize,
+    workers: usize,
+    /// What there is less of than a server needs: sentences for the operator.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What the parts depend on.
@@ -75,6 +90,34 @@ impl Budget {
     pub(super) fn of(options: &Options, descriptors: Option<u64>) -> Budget {
         Given::from(options).budget(descriptors)
     }
+
+    /// The limits in force, by the names they have as metrics.
+    pub(super) fn limits(&self) -> [(&'static str, usize); 9] {
+        let Budget { limits, flights, .. } = self;
+        [
+            ("flights", flights.flights),
+            ("flights_per_client", flights.flights_per_client),
+            ("flights_per_zone", flights.flights_per_zone),
+            ("waiting", limits.inflight),
+            ("waiting_per_client", flights.waiting_per_client),
+            ("tcp_connections", limits.connections),
+            ("tcp_connections_per_client", limits.per_source),
+            ("tcp_queries_per_connection", limits.per_connection),
+            ("receive_buffer_bytes", self.receive_buffer),
+        ]
+    }
+}
+
+/// The same in a sentence.
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Budget { limits, flights, workers, .. } = self;
+        write!(f, "Limits: {workers} workers, {} names asked for at once", flights.flights)?;
+        write!(f, " ({} for one client, {} of one domain), ", flights.flights_per_client, flights.flights_per_zone)?;
+        write!(f, "{} queries waiting ({} of one client), ", limits.inflight, flights.waiting_per_client)?;
+        write!(f, "{} TCP connections ({} of one client), ", limits.connections, limits.per_source)?;
+        write!(f, "receive buffers of {} KiB", self.receive_buffer >> 10)
+    }
 }
 
 impl Given {
@@ -85,21 +128,48 @@ impl Given {
             per_connection: self.tcp.in_flight,
             ..Limits::default()
         };
-        let mut flights = self.workers * limits.inflight;
+        limits.inflight *= self.workers;
+        let mut flights = limits.inflight;
+        let mut warnings = Vec::new();
         if let Some(rest) = self.rest() {
             let half = rest.saturating_sub(self.queues()) / 2;
-            flights = flights.min((half / (FLIGHT + 2 * WAITING)).max(FEWEST));
-            limits.inflight = limits.inflight.min((2 * flights / self.workers).max(1));
+            let room = half / 5 * 4 / FLIGHT;
+            if room < FEWEST {
+                warnings.push(self.short_of_memory());
+            }
+            flights = flights.min(room.max(FEWEST));
+            limits.inflight = limits.inflight.min((half / 5 / WAITING).max(2 * FEWEST));
             limits.connections = limits.connections.min((half / CONNECTION).max(FEWEST));
         }
         if let Some(descriptors) = descriptors {
             limits = limits.within(descriptors);
-            let quarter = usize::try_from(descriptors / 4).unwrap_or(usize::MAX);
-            flights = flights.min(quarter.max(FEWEST));
+            let room = usize::try_from((descriptors / 2).saturating_sub(OTHERS) / SOCKETS).unwrap_or(usize::MAX);
+            if room < FEWEST {
+                warnings
+                    .push(format!("no more than {descriptors} open files are allowed, which is too few in an outage"));
+            }
+            flights = flights.min(room.max(FEWEST));
         }
         // Whatever made places few: no client takes more than half of them.
         limits.per_source = limits.per_source.min(limits.connections / 2).max(1);
-        Budget { limits, flights, failures: self.cache / FAILURES }
+        Budget {
+            flights: Bounds::sharing(flights, limits.inflight),
+            failures: self.cache / FAILURES,
+            receive_buffer: self.receive_buffer(),
+            workers: self.workers,
+            limits,
+            warnings,
+        }
+    }
+
+    fn short_of_memory(self) -> String {
+        let Given { memory_limit, workers, cache, .. } = self;
+        format!(
+            "the memory limit of {} MiB leaves too little for work in progress beside {} MiB of cache and {workers} \
+             workers: the server may be ended for it; lower -cache-memory or -workers, or raise the limit",
+            memory_limit.unwrap_or_default() >> 20,
+            cache >> 20
+        )
     }
 
     fn receive_buffer(self) -> usize {
@@ -136,6 +206,17 @@ pub(crate) fn default_cache(memory_limit: Option<u64>) -> usize {
     }
 }
 
+/// One worker for each processor, as far as memory allows.
+pub(crate) fn default_workers(processors: usize, memory_limit: Option<u64>) -> usize {
+    let most = memory_limit.map(|limit| usize::try_from(limit / MEMORY_OF_WORKER).unwrap_or(usize::MAX).max(1));
+    processors.min(most.unwrap_or(usize::MAX))
+}
+
+/// What there is too little of for `options`: sentences for the operator.
+pub(crate) fn warnings(options: &Options, descriptors: Option<u64>) -> Vec<String> {
+    Budget::of(options, descriptors).warnings
+}
+
 /// Octets of receive buffer to ask for per listening UDP socket. The kernel grants twice as much and counts all of it.
 pub(super) fn receive_buffer(options: &Options) -> usize {
     Given::from(options).receive_buffer()
@@ -158,12 +239,11 @@ mod tests {
     fn most(given: Given) -> usize {
         let budget = given.budget(None);
         let cache = given.cache + given.cache / LOSS + budget.failures;
-        let waiting = given.workers * budget.limits.inflight;
         AT_REST
             + given.workers * PER_WORKER
             + cache
-            + budget.flights * FLIGHT
-            + waiting * WAITING
+            + budget.flights.flights * FLIGHT
+            + budget.limits.inflight * WAITING
             + budget.limits.connections * CONNECTION
             + given.queues()
     }
@@ -182,20 +262,48 @@ mod tests {
         let given = given(Some(64 * MIB), 2);
         let budget = given.budget(Some(20_000));
         assert_eq!(given.cache, 64 * MIB / 3);
-        assert!(budget.flights >= 600 && budget.limits.connections >= 1000, "{budget:?}");
+        assert!(budget.flights.flights >= 430 && budget.limits.connections >= 1000, "{budget:?}");
         assert!(given.receive_buffer() >= 320 << 10, "{}", given.receive_buffer());
         assert!(budget.limits.per_source <= budget.limits.connections / 2);
-        assert!(budget.limits.inflight >= budget.flights, "{budget:?}");
+        assert!(budget.limits.inflight >= budget.flights.flights, "{budget:?}");
+        assert!(budget.warnings.is_empty(), "{budget:?}");
+    }
+
+    #[test]
+    fn a_client_has_enough_for_ordinary_work_on_any_machine() {
+        for (mib, processors) in [(64, 1), (64, 2), (64, 64), (128, 128), (170, 64), (512, 64), (4096, 256)] {
+            let workers = default_workers(processors, Some((mib * MIB) as u64));
+            for cache in [default_cache(Some((mib * MIB) as u64)), 16 * MIB] {
+                let given = Given { cache, ..given(Some(mib * MIB), workers) };
+                let Budget { flights, limits, warnings, .. } = given.budget(Some(1 << 16));
+                assert!(flights.flights_per_client >= 100, "{mib} MiB, {processors} processors: {flights:?}");
+                assert!(flights.flights_per_zone >= 100, "{mib} MiB, {processors} processors: {flights:?}");
+                assert!(flights.waiting_per_client >= 300, "{mib} MiB, {processors} processors: {flights:?}");
+                assert!(limits.inflight >= flights.flights && warnings.is_empty(), "{limits:?} {warnings:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn there_is_a_worker_for_each_processor_while_memory_lasts() {
+        let mib = |mib: u64| Some(mib << 20);
+        assert_eq!([default_workers(64, None), default_workers(64, mib(2048))], [64, 64]);
+        assert_eq!([mib(170), mib(64), mib(16), mib(8)].map(|limit| default_workers(64, limit)), [10, 4, 1, 1]);
+        assert_eq!(default_workers(2, mib(64)), 2);
     }
 
     #[test]
     fn a_larger_cache_leaves_less_for_work() {
         let usual = given(Some(64 * MIB), 2);
         let larger = Given { cache: 32 * MIB, ..usual };
-        assert!(larger.budget(None).flights < usual.budget(None).flights);
+        assert!(larger.budget(None).flights.flights < usual.budget(None).flights.flights);
         assert!(most(larger) <= 64 * MIB);
         let absurd = Given { cache: 64 * MIB, ..usual }.budget(None);
-        assert_eq!((absurd.flights, absurd.limits.connections), (FEWEST, FEWEST));
+        assert_eq!((absurd.flights.flights, absurd.limits.connections), (FEWEST, FEWEST));
+        assert_eq!((absurd.flights.flights_per_client, absurd.flights.waiting_per_client), (FEWEST / 2, FEWEST));
+        assert!(absurd.warnings.concat().contains("64 MiB leaves too little"), "{:?}", absurd.warnings);
+        let crowded = Given { workers: 64, ..usual }.budget(None);
+        assert!(crowded.warnings.concat().contains("64 workers"), "{:?}", crowded.warnings);
     }
 
     #[test]
@@ -203,15 +311,21 @@ mod tests {
         let given = given(None, 3);
         let (budget, limits) = (given.budget(Some(1 << 20)), Limits::default());
         assert_eq!((given.cache, given.receive_buffer()), (64 * MIB, MIB));
-        assert_eq!((budget.flights, budget.limits.inflight), (3 * limits.inflight, limits.inflight));
+        assert_eq!((budget.flights.flights, budget.limits.inflight), (3 * limits.inflight, 3 * limits.inflight));
         assert_eq!((budget.limits.connections, budget.limits.per_source), (limits.connections, limits.per_source));
     }
 
     #[test]
     fn descriptors_bound_flights_and_connections() {
         let budget = given(None, 2).budget(Some(1024));
-        assert_eq!((budget.flights, budget.limits.connections), (256, 512));
-        assert_eq!(given(None, 2).budget(Some(8)).flights, FEWEST);
+        assert_eq!((budget.flights.flights, budget.limits.connections), (74, 512));
+        assert_eq!(budget.flights.flights_per_client, 37);
+        let sockets = budget.flights.flights as u64 * SOCKETS + budget.limits.connections as u64;
+        assert!(sockets + OTHERS <= 1024, "{sockets}");
+        assert!(budget.warnings.is_empty());
+        let few = given(None, 2).budget(Some(256));
+        assert_eq!(few.flights.flights, FEWEST);
+        assert!(few.warnings.concat().contains("256 open files"), "{:?}", few.warnings);
     }
 
     #[test]

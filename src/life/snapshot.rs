@@ -10,7 +10,6 @@ use crate::observe::log::QueryLog;
 use crate::observe::{Readiness, Registry, Sockets, counters};
 use crate::resolve::{ClientPolicy, Failures, Flights, Parts, Resolver};
 use crate::routes::Routes;
-use crate::serve::Limits;
 use crate::sys::sockopt;
 use crate::upstream::Upstreams;
 
@@ -43,7 +42,7 @@ pub(super) struct Common {
     pub(super) flights: Arc<Flights>,
     pub(super) failures: Arc<Failures>,
     pub(super) upstreams: Upstreams,
-    pub(super) limits: Limits,
+    pub(super) budget: Budget,
 }
 
 /// One configuration, as it is or was in force.
@@ -73,12 +72,15 @@ impl Common {
     pub(super) fn new(options: &Options, keeper: Keeper, registry: Arc<Registry>, query_log: QueryLog) -> Common {
         let cache = Cache::new(options.cache_memory);
         let budget = Budget::of(options, sockopt::descriptor_limit().ok());
-        let flights = Flights::new(budget.flights, budget.limits.share());
+        let flights = Flights::new(budget.flights);
         let failures = Failures::new(budget.failures);
         let upstreams = Upstreams::with_pps(options.upstream_pps);
         scrape::describe_process(&registry, &cache, &flights, &failures, &upstreams);
         let clients = ClientPolicy { nets: options.client_networks.clone() };
         registry.gauge(&counters::WORKERS, &[]).set(options.workers as f64);
+        for (of, limit) in budget.limits() {
+            registry.gauge(&counters::LIMIT, &[of]).set(limit as f64);
+        }
         for kind in counters::SETUP_ERROR_TYPES {
             // Each shows as 0 from the start.
             drop(registry.counter(&counters::SETUP_ERRORS, &[kind]));
@@ -101,7 +103,7 @@ impl Common {
             flights,
             failures,
             upstreams,
-            limits: budget.limits,
+            budget,
         }
     }
 

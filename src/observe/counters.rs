@@ -160,6 +160,8 @@ table! {
 
     FLIGHTS = "dnslet_flights" Gauge Source Absent []
         "Misses being resolved now.";
+    LIMIT = "dnslet_limit" Gauge Handle Absent ["of"]
+        "Limits in force.";
     FLIGHTS_JOINED = "dnslet_flights_joined_total" Counter Slab Absent []
         "Queries that joined a miss already being resolved.";
     MISSES_SHED = "dnslet_misses_shed_total" Counter Slab Absent ["reason"]

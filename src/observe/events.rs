@@ -64,12 +64,12 @@ events! {
     FlightJoined = FLIGHTS_JOINED,
     /// Too many misses are being resolved.
     ShedFlights = MISSES_SHED "flights",
-    /// Too many queries of the client wait.
+    /// The client has its share of misses, or of queries that wait.
     ShedClient = MISSES_SHED "client",
     /// Too many names of the zone are being asked for.
     ShedZone = MISSES_SHED "zone",
-    /// Too many queries of this worker wait.
-    ShedWorker = MISSES_SHED "worker",
+    /// Too many queries wait.
+    ShedWaiting = MISSES_SHED "waiting",
     /// `max_concurrent` queries are under way.
     ShedUpstream = MISSES_SHED "max_concurrent",
     /// The question had failed just before.

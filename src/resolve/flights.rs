@@ -10,7 +10,7 @@ use tokio::sync::SetOnce;
 use crate::cache::{HashedAlready, Key};
 
 use super::outcome::Outcome;
-use super::party::{Party, Seat, Shares};
+use super::party::{Asker, Bounds, Party, Seat, Shares};
 
 /// How many parts the table has, so that workers seldom meet at a lock.
 const SHARDS: usize = 16;
@@ -19,15 +19,17 @@ const SHARDS: usize = 16;
 /// (RFC 5452 section 5).
 ///
 /// What one client or one zone may take is bounded well below what there is, so that a flood of one leaves room for all
-/// others. A host on which everybody has the same address still has one client's share.
+/// others. This host is not held to a client's share.
 pub struct Flights {
     shards: [Mutex<Table>; SHARDS],
-    limit: usize,
+    bounds: Bounds,
     aloft: AtomicUsize,
-    /// Waiting queries of each client.
+    /// Flights of each client.
     clients: Arc<Shares>,
     /// Flights of each zone.
     zones: Arc<Shares>,
+    /// Queries of each client that wait for a flight which another query began.
+    waiting: Arc<Shares>,
 }
 
 type Table = HashMap<Key, Arc<Flight>, BuildHasherDefault<HashedAlready>>;
@@ -44,18 +46,19 @@ struct Flight {
 }
 
 /// The duty to land a flight. Dropped without [`Leader::land`], as when its task panics, it lands it with a failure, so
-/// nobody waits for ever. The place in its zone is the flight's, whoever still waits for it.
+/// nobody waits for ever. The seats of its client and its zone are the flight's, whoever still waits for it, until it has
+/// landed.
 pub struct Leader {
     flights: Arc<Flights>,
     key: Key,
     flight: Arc<Flight>,
-    _seat: Seat,
+    seats: [Option<Seat>; 2],
 }
 
-/// One who waits for a flight. Dropped, as when its client hangs up, it gives its client's place back.
+/// One who waits for a flight. Dropped, as when its client hangs up, it gives its client's place to wait back.
 pub struct Waiter {
     flight: Arc<Flight>,
-    /// `None` for a refresh.
+    /// `None` for who began the flight, and for who is no client.
     _seat: Option<Seat>,
 }
 
@@ -74,62 +77,77 @@ pub enum Place {
 pub enum Full {
     /// There are as many flights as there may be; for a refresh, half as many.
     Total,
-    /// As many queries of the client wait as may.
+    /// The client has its share of flights, or of places to wait.
     Client,
     /// As many names of the zone are asked for as may be.
     Zone,
 }
 
 impl Flights {
-    /// At most `limit` flights. One client may have `share` queries that wait, and one zone as many flights, or a quarter
-    /// of all if that is less.
-    pub fn new(limit: usize, share: usize) -> Arc<Flights> {
+    /// None yet.
+    pub fn new(bounds: Bounds) -> Arc<Flights> {
         Arc::new(Flights {
             shards: Default::default(),
-            limit,
+            bounds,
             aloft: AtomicUsize::new(0),
-            clients: Shares::new(share),
-            zones: Shares::new(share.min(limit / 4)),
+            clients: Shares::new(bounds.flights_per_client),
+            zones: Shares::new(bounds.flights_per_zone),
+            waiting: Shares::new(bounds.waiting_per_client),
         })
     }
 
     /// Joins the flight of a key, or starts it.
     pub fn join(self: &Arc<Flights>, key: Key, party: &Party) -> Place {
-        let seat = match party.client.map(|client| self.clients.take(client)) {
-            Some(None) => return Place::Full(Full::Client),
-            Some(seat) => seat,
-            None => None,
-        };
         let mut table = self.shard(&key);
         // What was sent to an upstream before it came back is lost, and so would be the time of who waits for it.
         let in_vain = |flight: &Flight| flight.late && flight.recoveries != party.recoveries;
         if let Some(flight) = table.get(&key).filter(|flight| !in_vain(flight)) {
-            if party.client.is_some() && !flight.awaited.load(Relaxed) {
+            let seat = match party.asker {
+                Asker::Client(client) => match self.waiting.take(client) {
+                    None => return Place::Full(Full::Client),
+                    seat => seat,
+                },
+                Asker::Host | Asker::Nobody => None,
+            };
+            if !party.is_nobody() && !flight.awaited.load(Relaxed) {
                 flight.awaited.store(true, Relaxed);
             }
             return Place::Waits(Waiter { flight: flight.clone(), _seat: seat });
         }
-        let Some(zone) = self.zones.take(party.zone) else { return Place::Full(Full::Zone) };
+        let seats = match self.seats(party) {
+            Ok(seats) => seats,
+            Err(full) => return Place::Full(full),
+        };
         // Whoever waits goes before a refresh.
-        let limit = if party.client.is_some() { self.limit } else { self.limit.div_ceil(2) };
+        let all = self.bounds.flights;
+        let limit = if party.is_nobody() { all.div_ceil(2) } else { all };
         if self.aloft.fetch_add(1, Relaxed) >= limit {
             self.aloft.fetch_sub(1, Relaxed);
             return Place::Full(Full::Total);
         }
-        let flight = Arc::new(Flight::new(false, party.recoveries, party.client.is_some()));
+        let flight = Arc::new(Flight::new(false, party.recoveries, !party.is_nobody()));
         table.insert(key.clone(), flight.clone());
-        let waiter = Waiter { flight: flight.clone(), _seat: seat };
-        Place::Leads(Leader { flights: self.clone(), key, flight, _seat: zone }, waiter)
+        let waiter = Waiter { flight: flight.clone(), _seat: None };
+        Place::Leads(Leader { flights: self.clone(), key, flight, seats }, waiter)
     }
 
     /// Whether there is room for flights that only wait.
     pub fn has_room(&self) -> bool {
-        self.aloft() * 2 < self.limit
+        self.aloft() * 2 < self.bounds.flights
     }
 
     /// How many flights there are now.
     pub fn aloft(&self) -> usize {
         self.aloft.load(Relaxed)
+    }
+
+    /// What a flight takes of its client's and its zone's share.
+    fn seats(&self, party: &Party) -> Result<[Option<Seat>; 2], Full> {
+        let client = match party.asker {
+            Asker::Client(client) => Some(self.clients.take(client).ok_or(Full::Client)?),
+            Asker::Host | Asker::Nobody => None,
+        };
+        Ok([client, Some(self.zones.take(party.zone).ok_or(Full::Zone)?)])
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Table> {
@@ -167,8 +185,10 @@ impl Leader {
         self.finish(outcome);
     }
 
-    /// The same, and goes on with another flight in its place: who comes from then on waits for that one.
+    /// The same, and goes on with another flight in its place: who comes from then on waits for that one. Its client and
+    /// its zone have their seats back: what is only late is bounded by [`Flights::has_room`].
     pub fn land_and_stay(mut self, outcome: Arc<Outcome>) -> Leader {
+        self.seats = [None, None];
         let next = Arc::new(Flight::new(true, self.flight.recoveries, true));
         self.flights.shard(&self.key).insert(self.key.clone(), next.clone());
         let landed = std::mem::replace(&mut self.flight, next);
@@ -214,8 +234,14 @@ mod tests {
     }
 
     impl Lab {
-        fn new(limit: usize, share: usize) -> Lab {
-            Lab { cache: Cache::new(1 << 20), flights: Flights::new(limit, share) }
+        fn new(flights: usize, share: usize) -> Lab {
+            let bounds = Bounds {
+                flights,
+                flights_per_client: share,
+                flights_per_zone: flights.div_ceil(4),
+                waiting_per_client: 2 * share,
+            };
+            Lab { cache: Cache::new(1 << 20), flights: Flights::new(bounds) }
         }
 
         fn join(&self, name: usize, party: &Party) -> Place {
@@ -223,12 +249,13 @@ mod tests {
         }
 
         fn all_given_back(&self) -> bool {
-            self.flights.aloft() == 0 && self.flights.clients.is_empty() && self.flights.zones.is_empty()
+            let Flights { clients, zones, waiting, .. } = &*self.flights;
+            self.flights.aloft() == 0 && [clients, zones, waiting].iter().all(|shares| shares.is_empty())
         }
     }
 
     fn party(client: u8, zone: u64) -> Party {
-        Party { client: Some(IpAddr::from([10, 0, 0, client])), zone, recoveries: 0 }
+        Party { asker: Asker::Client(IpAddr::from([10, 0, 0, client])), zone, recoveries: 0 }
     }
 
     fn full(place: &Place) -> Option<Full> {
@@ -253,7 +280,6 @@ mod tests {
     #[tokio::test]
     async fn nobody_joins_a_late_flight_from_before_a_recovery() {
         let lab = Lab::new(8, 8);
-        let failed = || Arc::new(Failed::new(Cause::Timeout, Ede::OTHER, "x").into());
         let after = Party { recoveries: 1, ..party(1, 1) };
         let Place::Leads(leader, waiter) = lab.join(1, &party(1, 1)) else { panic!("the first one leads") };
         assert!(matches!(lab.join(1, &after), Place::Waits(_)), "its own clients still wait");
@@ -267,6 +293,10 @@ mod tests {
         assert!(lab.all_given_back());
     }
 
+    fn failed() -> Arc<Outcome> {
+        Arc::new(Failed::new(Cause::Timeout, Ede::OTHER, "x").into())
+    }
+
     #[test]
     fn one_client_cannot_take_every_place() {
         let lab = Lab::new(1000, 50);
@@ -274,12 +304,36 @@ mod tests {
         let mut held: Vec<Place> = (0..50).map(|name| lab.join(name, &party(1, name as u64))).collect();
         assert!(held.iter().all(|place| full(place).is_none()));
         assert_eq!(full(&lab.join(50, &party(1, 50))), Some(Full::Client));
-        assert_eq!(full(&lab.join(0, &party(1, 0))), Some(Full::Client), "not even to wait with others");
+        held.extend((0..100).map(|_| lab.join(0, &party(1, 0))));
+        assert!(held.iter().all(|place| full(place).is_none()), "who waits with others costs upstreams nothing");
+        assert_eq!(full(&lab.join(0, &party(1, 0))), Some(Full::Client), "but a place to wait");
         for other in 2..100 {
             held.push(lab.join(1000 + usize::from(other), &party(other, u64::from(other) << 32)));
             assert!(full(held.last().unwrap()).is_none(), "client {other}");
         }
+        let host = Party { asker: Asker::Host, ..party(1, 1 << 48) };
+        held.extend((2000..2200).map(|name| lab.join(name, &host)));
+        held.extend((2000..2200).map(|name| lab.join(name, &host)));
+        assert!(held.iter().all(|place| full(place).is_none()), "the host is not one client");
         drop(held);
+        assert!(lab.all_given_back());
+    }
+
+    #[test]
+    fn a_late_flight_takes_nothing_of_its_zone_and_client() {
+        let lab = Lab::new(8, 2);
+        let mut late = Vec::new();
+        for name in 0..3 {
+            let leads = [name, name + 100].map(|name| match lab.join(name, &party(1, 1)) {
+                Place::Leads(leader, _) => leader,
+                _ => panic!("{name} leads"),
+            });
+            assert_eq!(full(&lab.join(200, &party(2, 1))), Some(Full::Zone));
+            assert_eq!(full(&lab.join(200, &party(1, 2))), Some(Full::Client));
+            late.extend(leads.map(|leader| leader.land_and_stay(failed())));
+        }
+        assert_eq!(lab.flights.aloft(), 6);
+        drop(late);
         assert!(lab.all_given_back());
     }
 
@@ -300,7 +354,7 @@ mod tests {
     #[test]
     fn whoever_waits_goes_before_a_refresh() {
         let lab = Lab::new(8, 100);
-        let refresh = |name: usize| lab.join(name, &Party { client: None, zone: name as u64, recoveries: 0 });
+        let refresh = |name: usize| lab.join(name, &Party { asker: Asker::Nobody, ..party(1, name as u64) });
         let mut held: Vec<Place> = (0..4).map(refresh).collect();
         assert_eq!(full(&refresh(4)), Some(Full::Total));
         held.extend((4..8).map(|name| lab.join(name, &party(1, name as u64))));
@@ -313,7 +367,7 @@ mod tests {
     #[test]
     fn a_client_that_joins_a_refresh_is_waited_for_like_any_other() {
         let lab = Lab::new(8, 8);
-        let refresh = Party { client: None, zone: 1, recoveries: 0 };
+        let refresh = Party { asker: Asker::Nobody, ..party(1, 1) };
         let Place::Leads(leader, waiter) = lab.join(1, &refresh) else { panic!("the first one leads") };
         assert!(matches!(lab.join(1, &refresh), Place::Waits(_)));
         assert!(!leader.awaited().load(Relaxed));
@@ -326,13 +380,15 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_hangs_up_gives_its_place_back_and_the_flight_goes_on() {
+    fn a_client_that_hangs_up_gives_its_place_to_wait_back_and_its_flight_goes_on() {
         let lab = Lab::new(8, 1);
-        let Place::Leads(leader, waiter) = lab.join(1, &party(1, 1)) else { panic!("the first one leads") };
-        assert_eq!(full(&lab.join(2, &party(1, 2))), Some(Full::Client));
-        drop(waiter);
-        assert_eq!(lab.flights.aloft(), 1);
+        let Place::Leads(leader, first) = lab.join(1, &party(1, 1)) else { panic!("the first one leads") };
+        let waits = [(); 2].map(|()| lab.join(1, &party(1, 1)));
+        assert_eq!(full(&lab.join(1, &party(1, 1))), Some(Full::Client));
+        drop((first, waits));
         assert!(matches!(lab.join(1, &party(1, 1)), Place::Waits(_)));
+        assert_eq!(lab.flights.aloft(), 1);
+        assert_eq!(full(&lab.join(2, &party(1, 2))), Some(Full::Client), "who hangs up has not stopped his flight");
         drop(leader);
         assert!(lab.all_given_back());
     }

@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::drive;
 use super::flights::{Full, Place};
 use super::outcome::{self, Cause, Failed, Outcome};
-use super::party::{Party, last_two_labels};
+use super::party::{Asker, Party, zone_of};
 use super::resolver::Resolver;
 use super::way::{Client, Way};
 
@@ -39,6 +39,8 @@ pub struct Miss {
     message: Box<[u8]>,
     /// Its place among those who wait, once it has one.
     place: Option<Place>,
+    /// Why it has none.
+    refused: Option<Full>,
     /// An expired entry: for a query what it gets if the upstream does not answer in time, for a refresh what is renewed.
     old: Option<Arc<Entry>>,
 }
@@ -58,6 +60,7 @@ impl Miss {
             client: *way.client,
             message: kept_message(query),
             place: None,
+            refused: None,
             old: stale,
         }
     }
@@ -87,11 +90,11 @@ impl Miss {
                     Full::Client => Event::ShedClient,
                     Full::Zone => Event::ShedZone,
                 });
-                return false;
+                self.refused = Some(full);
             }
             place => self.place = Some(place),
         }
-        true
+        self.place.is_some()
     }
 
     /// Waits for the outcome and writes the reply, a whole message, into `out`. Of a refresh there is none. Where it has no
@@ -143,7 +146,7 @@ impl Miss {
         match &self.old {
             Some(old) if self.is_refresh() => self.paused(old, SHED_PAUSE, clock::now()),
             Some(_) => self.finish_stale(out),
-            None => self.finish(&shed(), out),
+            None => self.finish(&shed(self.refused), out),
         }
     }
 
@@ -203,10 +206,15 @@ impl Miss {
 
     fn party(&self) -> Party {
         let route = self.resolver.routes.routes[self.asked.route].fingerprint;
+        let zones = &self.resolver.routes.listens[usize::from(self.client.listen)].zones;
+        let depth = zones.zone(self.zone).label_count();
         Party {
             recoveries: self.asked.recoveries,
-            client: (!self.is_refresh()).then(|| self.client.peer.ip().to_canonical()),
-            zone: self.resolver.cache.key(route, last_two_labels(&self.asked.name)).hash(),
+            asker: match self.is_refresh() {
+                true => Asker::Nobody,
+                false => Asker::of(self.client.peer.ip(), self.client.local.ip()),
+            },
+            zone: self.resolver.cache.key(route, zone_of(&self.asked.name, depth)).hash(),
         }
     }
 
@@ -261,6 +269,13 @@ fn late() -> Outcome {
     Failed::new(Cause::Timeout, Ede::NO_REACHABLE_AUTHORITY, "no upstream has answered in time").into()
 }
 
-fn shed() -> Outcome {
-    Failed::new(Cause::Shed, Ede::OTHER, "too many queries are waiting for an upstream").into()
+/// Over which limit a query is; `None`: too many wait for it to have been taken in.
+fn shed(refused: Option<Full>) -> Outcome {
+    let text = match refused {
+        Some(Full::Total) => "too many names are being asked for",
+        Some(Full::Client) => "too many queries of this client are waiting for an upstream",
+        Some(Full::Zone) => "too many names of this domain are being asked for",
+        None => "too many queries are waiting for an upstream",
+    };
+    Failed::new(Cause::Shed, Ede::OTHER, text).into()
 }

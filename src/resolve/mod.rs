@@ -45,6 +45,7 @@ pub use gate::ClientPolicy;
 pub use loopguard::LoopGuard;
 pub use miss::Miss;
 pub use outcome::{Cause, Failed, Outcome};
+pub use party::Bounds;
 pub use resolution::{Effect, Event, Resolution};
 pub use resolver::{Parts, Resolver, Shared};
 pub use way::Client;

@@ -31,6 +31,11 @@ impl ZoneTable {
         self.entries.iter().map(|(zone, route)| (zone, *route))
     }
 
+    /// The zone with this index.
+    pub fn zone(&self, index: usize) -> &Name {
+        &self.entries[index].0
+    }
+
     /// The route and the zone (their indices) for a name in lower-case wire form whose labels start at `offsets`: that
     /// of the longest zone above it. For DS, which belongs to the parent side of a cut (RFC 4035 section 3.1.4.1), the
     /// shortest, the root only when there is no other. Does not allocate.

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The bounds. Each is a number a person can raise; none is unlimited.
+/// The bounds. None is unlimited; where flags set more than memory or descriptors allow, there is less.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Questions a worker is waiting to have answered, over both protocols. One more is answered SERVFAIL.
+    /// Questions that wait to be answered, over both protocols, all workers together. One more is answered SERVFAIL.
     pub inflight: usize,
     /// Open TCP connections, all workers together.
     pub connections: usize,
@@ -42,12 +42,6 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Questions of one client, or under one zone, that may wait at once: a quarter of what one worker waits for, since the
-    /// kernel may hand all of them to the same one.
-    pub fn share(&self) -> usize {
-        (self.inflight / 4).max(1)
-    }
-
     /// The same, with connections held to half of the descriptors this process may open: the other half is for
     /// upstreams and files.
     pub fn within(mut self, descriptors: u64) -> Self {
@@ -57,8 +51,10 @@ impl Limits {
     }
 }
 
-/// The places for TCP connections, shared by all workers. Lives as long as the process.
+/// The places for questions that wait and for TCP connections, shared by all workers. Lives as long as the process.
 pub struct Places {
+    inflight: usize,
+    waiting: AtomicUsize,
     connections: usize,
     per_source: usize,
     /// Places taken; changed under the lock of `sources`.
@@ -83,11 +79,28 @@ impl Places {
     /// Places as `limits` allows.
     pub fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
+            inflight: limits.inflight,
+            waiting: AtomicUsize::new(0),
             connections: limits.connections,
             per_source: limits.per_source,
             taken: AtomicUsize::new(0),
             sources: Mutex::default(),
         })
+    }
+
+    /// Takes a place for a question that waits, if there is one; to be given back with [`Places::go_on`].
+    pub(crate) fn wait(&self) -> bool {
+        // Taken before it is compared: two who come at once cannot both get the last place.
+        let free = self.waiting.fetch_add(1, Relaxed) < self.inflight;
+        if !free {
+            self.go_on();
+        }
+        free
+    }
+
+    /// A question waits no longer.
+    pub(crate) fn go_on(&self) {
+        self.waiting.fetch_sub(1, Relaxed);
     }
 
     /// Takes a place for a connection from `source`.
@@ -214,9 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn one_client_waits_for_no_more_than_its_share() {
-        let share = |inflight| Limits { inflight, ..Limits::default() }.share();
-        assert_eq!([1000, 2, 0].map(share), [250, 1, 1]);
+    fn so_many_questions_wait_and_no_more() {
+        let places = Places::new(&Limits { inflight: 2, ..Limits::default() });
+        assert_eq!([(); 4].map(|()| places.wait()), [true, true, false, false]);
+        places.go_on();
+        assert_eq!([(); 2].map(|()| places.wait()), [true, false]);
     }
 
     #[test]

@@ -141,11 +141,11 @@ impl Local {
 
     /// A ticket for one more question in flight, unless there are too many. The refusal is counted.
     pub(crate) fn admit_any(self: &Rc<Self>) -> Option<Ticket> {
-        let inflight = self.inflight.get();
-        if inflight >= self.limits.inflight {
-            self.count(Event::ShedWorker);
+        if !self.places.wait() {
+            self.count(Event::ShedWaiting);
             return None;
         }
+        let inflight = self.inflight.get();
         self.inflight.set(inflight + 1);
         self.counts().set(Level::MissesInFlight, inflight + 1);
         self.busy.set(self.busy.get() + 1);
@@ -229,6 +229,7 @@ impl Local {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.local.places.go_on();
         let inflight = self.local.inflight.get() - 1;
         self.local.inflight.set(inflight);
         self.local.counts().set(Level::MissesInFlight, inflight);

@@ -157,7 +157,7 @@ fn made_up_names_and_a_greedy_client_cost_others_nothing() {
     let hot = report("hot names", hot);
     let rate = 1.0 - asked_upstream as f64 / hot.sent as f64;
     println!("hit rate of hot names: {:.4} %; upstream: {} questions", rate * 100.0, lab.upstream.all.load(Relaxed));
-    println!("shed: {:?}", ["flights", "client", "zone", "worker"].map(|reason| (reason, lab.shed(reason))));
+    println!("shed: {:?}", ["flights", "client", "zone", "waiting"].map(|reason| (reason, lab.shed(reason))));
     nothing_is_lost(quiet);
     assert!(rate >= 0.999, "{asked_upstream} of {} hot queries reached the upstream", hot.sent);
     lab.has_stayed_inside(resident);
@@ -176,7 +176,7 @@ fn a_slow_zone_and_a_greedy_client_take_their_share_only() {
     }
     nothing_is_lost(quiet);
     assert!(lab.shed("zone") > 0.0 && lab.shed("client") > 0.0, "both met their bounds");
-    assert_eq!((lab.shed("flights"), lab.shed("worker")), (0.0, 0.0), "there was room for others");
+    assert_eq!((lab.shed("flights"), lab.shed("waiting")), (0.0, 0.0), "there was room for others");
     lab.has_stayed_inside(resident);
 }
 
@@ -190,6 +190,6 @@ fn a_full_house_stays_inside_the_limit_and_answers_what_it_knows() {
     let flood = report("many clients and zones", flood);
     assert!(flood.replies[usize::from(SERVFAIL)] > 0, "{flood:?}");
     nothing_is_lost(quiet);
-    assert!(lab.shed("flights") + lab.shed("worker") > 0.0, "there was no room left");
+    assert!(lab.shed("flights") + lab.shed("waiting") > 0.0, "there was no room left");
     lab.has_stayed_inside(resident);
 }

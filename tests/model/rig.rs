@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dnslet::cache::Cache;
 use dnslet::observe::Registry;
-use dnslet::resolve::{ClientPolicy, Effect, Failures, Flights, Outcome, Parts, Resolver};
+use dnslet::resolve::{Bounds, ClientPolicy, Effect, Failures, Flights, Outcome, Parts, Resolver};
 use dnslet::routes::{self, Forward};
 use dnslet::upstream::spec::Target;
 use dnslet::upstream::{Failure, Leg, Network, Pool, Stage, Upstreams};
@@ -25,7 +25,7 @@ impl Shared {
     pub fn new() -> Shared {
         Shared {
             cache: Cache::new(8 << 20),
-            flights: Flights::new(100, 100),
+            flights: Flights::new(Bounds::sharing(400, 200)),
             failures: Failures::new(1 << 20),
             registry: Registry::new(1),
         }

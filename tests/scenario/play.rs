@@ -9,7 +9,7 @@ use dnslet::cache::Cache;
 use dnslet::dns::Protocol;
 use dnslet::observe::Registry;
 use dnslet::resolve::{
-    Client, ClientPolicy, Effect, Event, Failures, Flights, Miss, Parts, Resolution, Resolver, Verdict,
+    Bounds, Client, ClientPolicy, Effect, Event, Failures, Flights, Miss, Parts, Resolution, Resolver, Verdict,
 };
 use dnslet::routes::{self, Forward};
 use dnslet::upstream::spec::Target;
@@ -61,7 +61,7 @@ impl Player {
             routes,
             pools,
             cache: Cache::new(16 << 20),
-            flights: Flights::new(100, 100),
+            flights: Flights::new(Bounds::sharing(400, 200)),
             failures: Failures::new(4 << 20),
             registry: Arc::clone(&registry),
             clients: ClientPolicy::default(),

@@ -215,6 +215,13 @@ impl Message {
         options.filter(|(code, _)| *code == wire::EDE).filter_map(|(_, data)| wire::u16_at(data, 0)).collect()
     }
 
+    /// Their texts.
+    pub fn error_texts(&self) -> Vec<String> {
+        let options = self.opt.iter().flat_map(|opt| &opt.options);
+        let texts = options.filter(|(code, _)| *code == wire::EDE).filter_map(|(_, data)| data.get(2..));
+        texts.map(|text| String::from_utf8_lossy(text).into_owned()).collect()
+    }
+
     /// The option codes in the OPT record.
     pub fn options(&self) -> Vec<u16> {
         self.opt.iter().flat_map(|opt| &opt.options).map(|(code, _)| *code).collect()

@@ -10,7 +10,7 @@ use std::time::Instant;
 use dnslet::cache::Cache;
 use dnslet::dns::{Protocol, Type};
 use dnslet::observe::Registry;
-use dnslet::resolve::{Client, ClientPolicy, Failures, Flights, Parts, Resolver, Verdict};
+use dnslet::resolve::{Bounds, Client, ClientPolicy, Failures, Flights, Parts, Resolver, Verdict};
 use dnslet::routes;
 use dnslet::sys::clock;
 use dnslet::upstream::spec::Target;
@@ -106,7 +106,7 @@ fn resolver(routes: routes::Routes, upstreams: &Upstreams) -> Resolver {
         routes: Arc::new(routes),
         pools,
         cache: Cache::new(64 << 20),
-        flights: Flights::new(1024, 1024),
+        flights: Flights::new(Bounds::sharing(4096, 2048)),
         failures: Failures::new(1 << 16),
         registry: Registry::new(1),
         clients: ClientPolicy::default(),

@@ -9,7 +9,7 @@ use self::upstream::Upstream;
 use dnslet::cache::Cache;
 use dnslet::dns::{Rcode, header};
 use dnslet::observe::Registry;
-use dnslet::resolve::{ClientPolicy, Failures, Flights, Parts, Resolver};
+use dnslet::resolve::{Bounds, ClientPolicy, Failures, Flights, Parts, Resolver};
 use dnslet::routes;
 use dnslet::serve::{Limits, Listener, Places, Setup, Worker};
 use dnslet::sys::clock;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 const IN_FLIGHT: (&str, &str) = ("dnslet_misses_in_flight", "");
 const CLOSED: &str = "dnslet_tcp_connections_closed_total";
-const SHED: (&str, &str) = ("dnslet_misses_shed_total", "worker");
+const SHED: (&str, &str) = ("dnslet_misses_shed_total", "waiting");
 
 /// A name whose reply waits for the upstream, one for each ID.
 fn held(id: u16) -> String {
@@ -63,7 +63,7 @@ fn resolver(address: SocketAddr, upstream: &Upstream, lines: &str, blocks: &str,
         routes,
         pools,
         cache: Cache::new(1 << 20),
-        flights: Flights::new(10_000, 10_000),
+        flights: Flights::new(Bounds::sharing(40_000, 20_000)),
         failures: Failures::new(1 << 16),
         registry: registry.clone(),
         clients: ClientPolicy::default(),

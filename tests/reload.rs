@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -216,6 +217,56 @@ fn an_edit_of_resolv_conf_moves_the_upstream_and_keeps_the_cache() {
     assert_eq!((first.count("ttl300.after.test."), second.count("ttl300.after.test.")), (0, 1));
     agent.ask_a("ttl300.before.test.");
     assert_eq!(first.count("ttl300.before.test.") + second.count("ttl300.before.test."), 1, "the cache was kept");
+}
+
+/// Asks for a name at an upstream in trouble until its failure is remembered for seconds, then makes `change`: whoever is
+/// asked since answers it at once.
+#[track_caller]
+fn is_answered_after(mut agent: Agent, change: impl FnOnce(&mut Agent)) {
+    let query = crate::support::Query::new("ttl300.mended.test.", A).edns(1232);
+    // Remembered for one second, for two, and then for four.
+    let started = time::now();
+    let mut reply = agent.ask(&query);
+    while started.elapsed() < Duration::from_millis(3500) {
+        time::pass(Duration::from_millis(50));
+        reply = agent.ask(&query);
+    }
+    assert!(reply.rcode != NOERROR && reply.errors().contains(&13), "{reply:?}");
+    let changed = time::now();
+    change(&mut agent);
+    time::until("an answer", || (agent.ask(&query).rcode == NOERROR).then_some(()));
+    assert!(changed.elapsed() < Duration::from_secs(2), "answered after {:?}", changed.elapsed());
+}
+
+#[test]
+fn a_name_that_failed_is_answered_as_soon_as_resolv_conf_is_mended() {
+    for alive in [false, true] {
+        let (first, second) = (Upstream::start(), Upstream::start());
+        let plan = Agent::plan();
+        let path = plan.directory().write("resolv.conf", &format!("nameserver {}\n", first.address()));
+        let agent = plan.root(&format!("cache\n    forward . {} {{\n max_fails 0\n }}", path.display())).start();
+        if alive {
+            first.change_all(Some("servfail"));
+        } else {
+            first.close_ports();
+        }
+        is_answered_after(agent, |agent| {
+            drop(agent.directory.write("resolv.conf", &format!("nameserver {}\n", second.address())));
+        });
+    }
+}
+
+#[test]
+fn a_name_that_failed_is_answered_as_soon_as_a_reload_brings_another_upstream() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let plan = Agent::plan();
+    let text = plan.block(".", &format!("cache\n    forward . {} {{\n max_fails 0\n }}", first.address()));
+    let agent = plan.corefile(&text).start();
+    first.close_ports();
+    is_answered_after(agent, |agent| {
+        let text = text.replace(&first.address().to_string(), &second.address().to_string());
+        reload(agent, &text, "Reloading complete");
+    });
 }
 
 /// A ConfigMap volume as the kubelet makes it: files are links through `..data`, which is swapped by renaming.

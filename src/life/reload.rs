@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::observe::counters;
 use crate::plugins::setting::reload::Reload;
+use crate::resolve::Resolver;
 use crate::sys::clock;
 
 use super::agent::{Agent, say};
@@ -98,12 +99,11 @@ impl Agent<'_> {
     /// force.
     pub(super) async fn publish(&mut self, next: Next) -> std::io::Result<()> {
         let Next { snapshot, last, bound, wanted, endpoints } = next;
-        self.shared.store(Arc::clone(&snapshot.resolver));
-        self.server.renew();
+        self.put_in_force(&snapshot.resolver);
         let listens: Vec<SocketAddr> = snapshot.routes.listens.iter().map(|listen| listen.address).collect();
         let index = |address| listens.iter().position(|listen| *listen == address).unwrap_or_default() as u16;
         if let Err(error) = self.server.add(bound, index).await {
-            self.shared.store(Arc::clone(&self.current.resolver));
+            self.put_in_force(&self.current.resolver);
             return Err(error);
         }
         endpoints.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -125,6 +125,16 @@ impl Agent<'_> {
         Ok(())
     }
 
+    /// Answers by this from now on. Where others are asked than before, what failed says nothing any more.
+    fn put_in_force(&self, resolver: &Arc<Resolver>) {
+        let before = self.shared.swap(Arc::clone(resolver));
+        if !resolver.asks_like(&before) {
+            self.common.failures.clear();
+            self.common.upstreams.replaced();
+        }
+        self.server.renew();
+    }
+
     /// A file that was edited into something useless leaves its old upstreams in place.
     fn look_at_resolv_confs(&mut self) {
         let (files, errors) = self.current.files.read_again(&own(&self.current.routes));
@@ -139,8 +149,7 @@ impl Agent<'_> {
         }
         match self.common.with_files(&self.current, files) {
             Ok(snapshot) => {
-                self.shared.store(Arc::clone(&snapshot.resolver));
-                self.server.renew();
+                self.put_in_force(&snapshot.resolver);
                 self.current = snapshot;
                 scrape::describe_snapshot(&self.common.registry, &self.current);
                 differences

@@ -87,6 +87,11 @@ impl Failures {
         self.kept.remove(&key.as_ref());
     }
 
+    /// All of them were due to somebody who is not asked any more.
+    pub fn clear(&self) {
+        self.kept.clear();
+    }
+
     /// How many questions are remembered, those whose pause is over among them.
     pub fn len(&self) -> usize {
         self.kept.len()

@@ -112,6 +112,17 @@ impl Resolver {
         &self.routes
     }
 
+    /// Whether each route that `other` has as well asks the same upstreams.
+    pub fn asks_like(&self, other: &Resolver) -> bool {
+        self.routes_with_lines().all(|(route, line)| {
+            let mut same = other.routes_with_lines().filter(|(known, _)| known.fingerprint == route.fingerprint);
+            same.all(|(_, known)| {
+                known.pools.len() == line.pools.len()
+                    && line.pools.iter().zip(&known.pools).all(|(pool, known)| pool.asks_like(known))
+            })
+        })
+    }
+
     /// The loop guard of each route that has one, with the route's index.
     pub fn loop_guards(&self) -> impl Iterator<Item = (usize, &LoopGuard)> {
         self.lines.iter().enumerate().filter_map(|(index, line)| Some((index, line.guard.as_ref()?)))
@@ -124,12 +135,16 @@ impl Resolver {
 
     /// The entries of each route's quotas: positive, negative.
     pub fn quotas(&self) -> impl Iterator<Item = (&Route, &[Arc<Quota>; 2])> {
-        self.routes.routes.iter().zip(&self.lines).map(|(route, line)| (route, &line.quotas))
+        self.routes_with_lines().map(|(route, line)| (route, &line.quotas))
     }
 
     /// The pools of each route.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.lines.iter().flat_map(|line| &line.pools)
+    }
+
+    fn routes_with_lines(&self) -> impl Iterator<Item = (&Route, &Line)> {
+        self.routes.routes.iter().zip(&self.lines)
     }
 }
 

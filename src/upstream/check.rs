@@ -4,10 +4,13 @@
 //! counts, and above `max_fails` the upstream is down. A dead one gets there in about a second and a half, because a
 //! check waits little longer than a query would. From then on it is probed once a second, so that it is back within
 //! two (RFC 2308 section 7.2 allows five minutes).
+//!
+//! A server may be reached over one transport and not over the other. Checks change between UDP and TCP, so that one
+//! answer of either kind keeps it up, except where only TCP is used.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use tokio::time::{sleep, timeout};
@@ -28,6 +31,11 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// Bounds of the wait for a check: twice the patience with a query, and all of it where the upstream is down. A
 /// connection that takes longer to open is there for the next check.
 const LIMITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(1);
+/// Of so many checks one goes over the transport that queries do not use; fewer where the upstream is down, so that most
+/// probes find what is most likely.
+const OTHER: [u32; 2] = [2, 4];
+/// The longest pause after a check that was answered: it may be the last one.
+const AFTER_SUCCESS: Duration = Duration::from_millis(500);
 /// As many lost queries in a row are reason for a check: one alone may be a slow name.
 const REASON: u32 = 2;
 
@@ -69,6 +77,33 @@ impl Check {
         self.is_on() && upstream.health().fails() == self.max_fails.saturating_add(1)
     }
 
+    /// Over what a query goes that leaves at `now`. Must be called on a tokio runtime.
+    pub(crate) fn via(self: &Arc<Check>, upstream: &Arc<Upstream>, now: Instant) -> Via {
+        let via = self.usual(upstream);
+        let alternates = via != upstream.via(self.via);
+        // Where checks have failed, those under way try UDP as well.
+        if alternates && upstream.health().fails() == 0 && upstream.silence().is_due(now) {
+            if !self.is_on() {
+                return Via::Datagram;
+            }
+            let (check, upstream) = (self.clone(), upstream.clone());
+            tokio::spawn(async move {
+                if check.make(&upstream, Via::Datagram).await.is_ok() {
+                    check.answered(&upstream, Via::Datagram, clock::now());
+                }
+            });
+        }
+        via
+    }
+
+    /// A response came from `upstream` over `via`.
+    pub(crate) fn answered(&self, upstream: &Upstream, via: Via, now: Instant) {
+        if via == Via::Datagram {
+            upstream.silence().end();
+        }
+        self.upstreams.answered(upstream, self.is_on(), now);
+    }
+
     /// A query brought nothing in time, or nothing at all. Must be called on a tokio runtime.
     pub(crate) fn lost(self: &Arc<Check>, upstream: &Arc<Upstream>) {
         let lost = upstream.health().lost();
@@ -91,6 +126,7 @@ impl Check {
     }
 
     async fn run(&self, running: Running) {
+        let mut turn = 0;
         // Between checks the upstream may be dropped from the configuration.
         while let Some(upstream) = running.0.upgrade() {
             let health = upstream.health();
@@ -103,15 +139,23 @@ impl Check {
                 sleep(pause).await;
                 continue;
             }
-            let result = self.make(&upstream).await;
+            let via = self.turn(&upstream, turn);
+            turn = turn.wrapping_add(1);
+            let result = self.make(&upstream, via).await;
             let healthy = result.is_ok();
             match result {
-                Ok(()) => self.upstreams.answered(&upstream),
+                Ok(()) => {
+                    if via != upstream.via(self.via) && health.fails() != 0 {
+                        upstream.silence().begin(started);
+                    }
+                    self.answered(&upstream, via, clock::now());
+                }
                 Err(why) => self.upstreams.check_failed(&upstream, &why),
             }
             drop(upstream);
             // The pause after a success keeps a slow upstream from being checked for every slow answer.
-            let pause = self.interval.mul_f64(rand::rng().random_range(0.8..1.0));
+            let longest = if healthy { AFTER_SUCCESS } else { Duration::MAX };
+            let pause = self.interval.min(longest).mul_f64(rand::rng().random_range(0.8..1.0));
             sleep(pause.saturating_sub(clock::now().duration_since(started))).await;
             if healthy {
                 return;
@@ -119,17 +163,28 @@ impl Check {
         }
     }
 
+    /// Over what queries go.
+    fn usual(&self, upstream: &Upstream) -> Via {
+        if upstream.silence().is_on() { Via::Stream } else { upstream.via(self.via) }
+    }
+
+    /// Over what the check of this number goes, counted from 0.
+    fn turn(&self, upstream: &Upstream, number: u32) -> Via {
+        let other = number % OTHER[usize::from(self.is_down(upstream))] == 1;
+        let over_stream = (self.usual(upstream) == Via::Stream) != other;
+        if over_stream { Via::Stream } else { upstream.via(self.via) }
+    }
+
     /// One check; the error says why it failed.
-    async fn make(&self, upstream: &Arc<Upstream>) -> Result<(), String> {
-        let via = upstream.via(self.via);
+    async fn make(&self, upstream: &Arc<Upstream>, via: Via) -> Result<(), String> {
         let was_warm = upstream.streams().is_warm();
         // A check is not held back by the cap on packets, but others are held back by it.
         let _ = self.upstreams.budget().packet(false, clock::now());
         let down = self.is_down(upstream);
         let attempt = upstream.attempt(&self.query, via, self.keeping, !down);
         let mut attempt = attempt.map_err(|failure| failure.to_string())?;
-        let limit =
-            if down { *LIMITS.end() } else { (upstream.patience(via) * 2).clamp(*LIMITS.start(), *LIMITS.end()) };
+        let patience = upstream.patience(self.usual(upstream));
+        let limit = if down { *LIMITS.end() } else { (patience * 2).clamp(*LIMITS.start(), *LIMITS.end()) };
         let mut wrong = 0;
         let answer = poll_fn(|cx| attempt.poll(cx, &self.query, upstream.tally(), &mut wrong));
         match timeout(limit, answer).await {

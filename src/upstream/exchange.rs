@@ -39,6 +39,8 @@ pub struct Exchange<'a> {
     awaited: bool,
     /// A further try had to wait for others.
     held_back: bool,
+    /// The attempt over TCP that was made because UDP brought nothing.
+    after_silence: Option<usize>,
     /// A single packet to see whether an upstream is still down.
     probe: bool,
     /// Until it lingers.
@@ -68,6 +70,7 @@ impl<'a> Exchange<'a> {
             last: None,
             awaited: ask.is_awaited(),
             held_back: false,
+            after_silence: None,
             probe,
             place: Some(place),
         }
@@ -176,7 +179,10 @@ impl<'a> Exchange<'a> {
             Why::Again => upstream.tally().retry(),
             Why::Truncated => upstream.tally().fallback(Fallback::Truncated),
             Why::Forged => upstream.tally().fallback(Fallback::Mismatches),
-            Why::Silent => upstream.tally().fallback(Fallback::Silence),
+            Why::Silent => {
+                upstream.tally().fallback(Fallback::Silence);
+                self.after_silence = Some(attempt);
+            }
             Why::WithoutEdns => upstream.tally().without_edns(),
         }
         if why == Why::Again && via == Via::Stream {
@@ -228,7 +234,11 @@ impl<'a> Exchange<'a> {
         let took = now.duration_since(self.selection.sent(attempt));
         let rcode = header::rcode(&wire);
         upstream.measured(took);
-        self.pool.upstreams().answered(upstream);
+        let datagram = matches!(self.attempts[attempt], Some(Attempt::Datagram(_)));
+        self.pool.check().answered(upstream, if datagram { Via::Datagram } else { Via::Stream }, now);
+        if self.after_silence == Some(attempt) {
+            upstream.silence().begin(now);
+        }
         upstream.health().rcode(rcode);
         upstream.tally().exchanged(rcode, took);
         if !self.classic[attempt]
@@ -241,7 +251,6 @@ impl<'a> Exchange<'a> {
         if self.classic[attempt] && self.selection.is_classic(attempt) && edns::shows_service(&wire) {
             self.upstream(attempt).edns().set(now);
         }
-        let datagram = matches!(self.attempts[attempt], Some(Attempt::Datagram(_)));
         if datagram && header::truncated(&wire) && self.selection.truncated(attempt, now) {
             self.keep(attempt, wire);
             return None;

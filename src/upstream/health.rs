@@ -25,6 +25,8 @@ const WINDOW: u32 = 16;
 const PROBE_PAUSE: std::ops::Range<Duration> = Duration::from_millis(1000)..Duration::from_millis(1250);
 /// After a query that was a probe, checks have the next turn for this long.
 const CHECKS_FIRST: u64 = 500;
+/// Recoveries that no check has seen are told no more often than this, in milliseconds.
+const TELL_PAUSE: u64 = 1000;
 
 /// The health of one upstream, shared by all pools that use it.
 #[derive(Debug)]
@@ -37,6 +39,10 @@ pub(crate) struct Health {
     servfail: AtomicU32,
     /// Whether checks are under way.
     checking: AtomicBool,
+    /// Whether it has answered after being suspect, where nobody checks, and that was not told yet.
+    untold: AtomicBool,
+    /// From when on that may be told again, in milliseconds since `epoch`.
+    telling: AtomicU64,
     /// From when on it may be probed, in milliseconds since `epoch`, times two; odd if the last probe was a query.
     probe: AtomicU64,
     /// Since when it is down, as far as the log was told.
@@ -63,6 +69,8 @@ impl Health {
             lost: AtomicU32::new(0),
             servfail: AtomicU32::new(0),
             checking: AtomicBool::new(false),
+            untold: AtomicBool::new(false),
+            telling: AtomicU64::new(0),
             probe: AtomicU64::new(0),
             down: Mutex::new(None),
             epoch: now,
@@ -89,14 +97,30 @@ impl Health {
         self.servfail.load(Relaxed) > MOSTLY
     }
 
-    /// A response came. Whether checks had failed before, which makes it a recovery.
+    /// A response came. Whether that is a recovery: checks had failed before; or, where no checks are made, queries in
+    /// a row had brought nothing. A name that is never answered looks like the latter, so that counts once a second.
     #[must_use]
-    pub(crate) fn answered(&self) -> bool {
+    pub(crate) fn answered(&self, checked: bool, now: Instant) -> bool {
         // Reading first keeps the line shared between workers while all is well.
-        if self.lost.load(Relaxed) != 0 {
-            self.lost.store(0, Relaxed);
+        let lost = if self.lost.load(Relaxed) != 0 { self.lost.swap(0, Relaxed) } else { 0 };
+        let recovered = self.fails() != 0 && self.fails.swap(0, Relaxed) != 0;
+        if checked || recovered {
+            return recovered;
         }
-        self.fails() != 0 && self.fails.swap(0, Relaxed) != 0
+        if lost >= SUSPECT {
+            self.untold.store(true, Relaxed);
+        }
+        self.untold.load(Relaxed) && self.tell(now)
+    }
+
+    /// Whether it is time to tell what was not told yet; it then is.
+    fn tell(&self, now: Instant) -> bool {
+        let at = self.millis(now);
+        let told = self.telling.fetch_update(Relaxed, Relaxed, |from| (at >= from).then_some(at + TELL_PAUSE)).is_ok();
+        if told {
+            self.untold.store(false, Relaxed);
+        }
+        told
     }
 
     /// The response to a query had this RCODE. Two workers that write at once lose one, which does no harm.
@@ -194,19 +218,39 @@ mod tests {
 
     #[test]
     fn three_lost_queries_in_a_row_make_a_suspect_and_one_answer_clears_it() {
-        let health = Health::new(clock::now());
+        let now = clock::now();
+        let health = Health::new(now);
         assert_eq!((health.lost(), health.lost()), (1, 2));
-        assert!(!health.answered(), "nothing to recover from");
+        assert!(!health.answered(true, now), "nothing to recover from");
         assert_eq!((health.lost(), health.lost()), (1, 2));
         assert!(!health.is_suspect());
         health.lost();
         assert!(health.is_suspect() && health.is_doubtful());
-        assert!(!health.answered());
+        assert!(!health.answered(true, now));
         assert!(!health.is_doubtful());
         health.failed();
         assert!(health.is_doubtful());
-        assert!(health.answered(), "a check had failed");
-        assert!(!health.is_doubtful() && !health.answered());
+        assert!(health.answered(true, now), "a check had failed");
+        assert!(!health.is_doubtful() && !health.answered(true, now));
+    }
+
+    #[test]
+    fn without_checks_an_answer_after_lost_queries_is_a_recovery_once_a_second() {
+        let now = clock::now();
+        let health = Health::new(now);
+        let lose = |count: u32| (0..count).for_each(|_| _ = health.lost());
+        lose(2);
+        assert!(!health.answered(false, now), "it was not suspect");
+        lose(3);
+        assert!(health.answered(false, now) && !health.answered(false, now));
+        lose(3);
+        assert!(!health.answered(false, now + 999 * MS), "too early");
+        assert!(health.answered(false, now + 1000 * MS), "but not forgotten");
+        assert!(!health.answered(false, now + 5000 * MS));
+        lose(3);
+        assert!(!health.answered(true, now + 5000 * MS), "checks would have seen it");
+        health.failed();
+        assert!(health.answered(false, now + 5000 * MS), "those of somebody else have");
     }
 
     #[test]
@@ -216,7 +260,7 @@ mod tests {
         assert!(!health.went_down(now), "it has answered before anybody could tell");
         health.failed();
         assert!(health.went_down(now) && !health.went_down(now + MS));
-        assert!(health.answered());
+        assert!(health.answered(true, now));
         assert_eq!((health.came_back(now + 5 * MS), health.came_back(now + 6 * MS)), (Some(5 * MS), None));
     }
 

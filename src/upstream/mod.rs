@@ -23,6 +23,9 @@
 //! [`check`] then finds out whether it is down. One that is down gets one packet a second; with all of them down every
 //! other question fails without being sent.
 //!
+//! A server that answers over TCP and not over UDP, as behind a filter, is asked over TCP from then on, and UDP is tried
+//! beside it now and then ([`silence`]).
+//!
 //! A message with everything right but records that cannot be read is no response. Over UDP a better one may follow, so
 //! waiting goes on; on a connection it fails its attempt.
 //!
@@ -44,6 +47,7 @@ mod pool;
 mod registry;
 mod selection;
 mod server;
+mod silence;
 pub mod spec;
 mod tally;
 #[cfg(test)]

@@ -142,7 +142,7 @@ impl Pool {
             if address.transport == Transport::Tls && address.server_name.is_none() {
                 address.server_name.clone_from(&self.server_name);
             }
-            let upstream = self.upstreams.get(address, self.source, self.certificates.as_ref())?;
+            let upstream = self.upstreams.get(address, self.source, self.certificates.as_ref(), self.plain_via)?;
             if !members.iter().any(|member| Arc::ptr_eq(member, &upstream)) {
                 members.push(upstream);
             }
@@ -152,13 +152,21 @@ impl Pool {
             1..=MAX_UPSTREAMS => {}
             many => return Err(BuildError::TooMany(many)),
         }
-        self.members.store(Arc::new(members));
+        let before = self.members.swap(Arc::new(members));
+        if !before.is_empty() && !is_same_set(&before, &self.members.load()) {
+            self.upstreams.replaced();
+        }
         Ok(())
     }
 
     /// The upstreams as configured now.
     pub fn members(&self) -> Arc<Vec<Arc<Upstream>>> {
         self.members.load_full()
+    }
+
+    /// Whether it asks the same upstreams as `other`, in whatever order.
+    pub fn asks_like(&self, other: &Pool) -> bool {
+        is_same_set(&self.members.load(), &other.members.load())
     }
 
     /// Asks the question until there is a response, nobody is left to ask, or the deadline has come. Must be called
@@ -252,7 +260,7 @@ impl Pool {
         let mut candidates = [none; MAX_UPSTREAMS];
         for (candidate, member) in candidates.iter_mut().zip(&order[..up]) {
             let index = usize::from(*member);
-            *candidate = self.candidate(*member, &members[index], ranks[index] == Rank::Trial);
+            *candidate = self.candidate(*member, &members[index], ranks[index] == Rank::Trial, now);
         }
         Ok((Selection::new(&candidates[..up], rules, now), probe))
     }
@@ -290,8 +298,8 @@ impl Pool {
         }
     }
 
-    fn candidate(&self, member: u8, upstream: &Upstream, trial: bool) -> Candidate {
-        let via = upstream.via(self.plain_via);
+    fn candidate(&self, member: u8, upstream: &Arc<Upstream>, trial: bool, now: Instant) -> Candidate {
+        let via = self.check.via(upstream, now);
         Candidate { member, via, patience: upstream.patience(via), trial }
     }
 
@@ -313,6 +321,11 @@ impl Pool {
         }
         order
     }
+}
+
+/// Lists without doubles.
+fn is_same_set(some: &[Arc<Upstream>], others: &[Arc<Upstream>]) -> bool {
+    some.len() == others.len() && some.iter().all(|one| others.iter().any(|other| Arc::ptr_eq(one, other)))
 }
 
 /// What is thought of an upstream when a question is about to be asked.

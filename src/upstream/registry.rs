@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use super::budget::Budget;
+use super::selection::Via;
 use super::tally::Tally;
 use super::transport::tls::{CertificateError, Certificates};
 use super::{Address, Pool, Transport, Upstream, notice};
@@ -44,6 +46,8 @@ struct Identity {
     address: Address,
     source: Option<IpAddr>,
     certificates: Option<[u8; 32]>,
+    /// Where UDP is never asked: that it is dead over TCP is no news to those who ask over UDP, and the other way round.
+    streams_only: bool,
 }
 
 /// Counts that belong to no single upstream.
@@ -73,7 +77,8 @@ impl Upstreams {
         upstreams.iter().for_each(|upstream| see(upstream));
     }
 
-    /// How often an upstream that did not answer its checks has answered again.
+    /// How often an upstream that did not answer its checks has answered again, or others took an upstream's place:
+    /// who could not be reached before may be reached since.
     pub fn recoveries(&self) -> u64 {
         self.totals().recoveries.load(Relaxed)
     }
@@ -87,7 +92,7 @@ impl Upstreams {
         into.counter(&UPSTREAM_PACED, &[], self.budget().paced());
         let tallies: Vec<_> = self.known().tallies.values().cloned().collect();
         tallies.iter().for_each(|tally| tally.expose(into));
-        // Upstreams with one label differ in source address or certificates: the label is up if one of them is.
+        // Upstreams with one label differ in source address, certificates or transport: the label is up if one of them is.
         let (mut up, pools) = (BTreeMap::new(), self.pools());
         self.for_each(|upstream| {
             let to = upstream.address().label();
@@ -109,11 +114,16 @@ impl Upstreams {
         &self.0.budget
     }
 
-    /// A response came from `upstream`.
-    pub(crate) fn answered(&self, upstream: &Upstream) {
-        if upstream.health().answered() {
+    /// Others are asked than before, so what failed may come from them.
+    pub fn replaced(&self) {
+        self.totals().recoveries.fetch_add(1, Relaxed);
+    }
+
+    /// A response came from `upstream` at `now` to a pool that makes checks, or does not.
+    pub(crate) fn answered(&self, upstream: &Upstream, checked: bool, now: Instant) {
+        if upstream.health().answered(checked, now) {
             self.totals().recoveries.fetch_add(1, Relaxed);
-            if let Some(after) = upstream.health().came_back(clock::now()) {
+            if let Some(after) = upstream.health().came_back(now) {
                 notice::back(upstream, after);
             }
         }
@@ -147,18 +157,22 @@ impl Upstreams {
         &self.0.totals
     }
 
-    /// The upstream at `address`, asked from `source`, its certificate checked against `certificates`.
+    /// The upstream at `address`, asked from `source`, its certificate checked against `certificates`, over `plain` if
+    /// it is classic DNS.
     pub(crate) fn get(
         &self,
         address: Address,
         source: Option<IpAddr>,
         certificates: Option<&Certificates>,
+        plain: Via,
     ) -> Result<Arc<Upstream>, CertificateError> {
         let certificates = match address.transport {
             Transport::Plain => None,
             Transport::Tls => Some(certificates.ok_or(CertificateError::NotLoaded)?),
         };
-        let identity = Identity { address, source, certificates: certificates.map(|loaded| loaded.digest) };
+        let streams_only = plain == Via::Stream || address.transport == Transport::Tls;
+        let certificates_digest = certificates.map(|loaded| loaded.digest);
+        let identity = Identity { address, source, certificates: certificates_digest, streams_only };
         let mut known = self.known();
         if let Some(upstream) = known.upstreams.get(&identity).and_then(Weak::upgrade) {
             return Ok(upstream);
@@ -231,14 +245,16 @@ mod tests {
     fn one_address_is_one_upstream_for_as_long_as_it_is_used() {
         let upstreams = Upstreams::new();
         let address = Address::parse("10.0.0.10").unwrap();
-        let first = upstreams.get(address.clone(), None, None).unwrap();
-        let second = upstreams.clone().get(address.clone(), None, None).unwrap();
+        let first = upstreams.get(address.clone(), None, None, Via::Datagram).unwrap();
+        let second = upstreams.clone().get(address.clone(), None, None, Via::Datagram).unwrap();
         assert!(Arc::ptr_eq(&first, &second));
-        let elsewhere = upstreams.get(address.clone(), Some("10.0.0.1".parse().unwrap()), None).unwrap();
+        let elsewhere = upstreams.get(address.clone(), Some("10.0.0.1".parse().unwrap()), None, Via::Datagram).unwrap();
         assert!(!Arc::ptr_eq(&first, &elsewhere), "connections from another source are others");
         assert!(Arc::ptr_eq(first.tally(), elsewhere.tally()), "but the label is the same");
-        assert_eq!(count(&upstreams), 2);
-        drop((first, second, elsewhere));
+        let forced = upstreams.get(address.clone(), None, None, Via::Stream).unwrap();
+        assert!(!Arc::ptr_eq(&first, &forced), "what is true over TCP need not be over UDP");
+        assert_eq!(count(&upstreams), 3);
+        drop((first, second, elsewhere, forced));
         assert_eq!(count(&upstreams), 0);
     }
 
@@ -246,11 +262,11 @@ mod tests {
     fn counts_outlive_their_upstream_and_are_bounded() {
         let upstreams = Upstreams::new();
         let address = |index: usize| Address::parse(&format!("10.0.{}.{}", index / 256, index % 256)).unwrap();
-        upstreams.get(address(0), None, None).unwrap().tally().retry();
-        let again = upstreams.get(address(0), None, None).unwrap();
+        upstreams.get(address(0), None, None, Via::Datagram).unwrap().tally().retry();
+        let again = upstreams.get(address(0), None, None, Via::Datagram).unwrap();
         assert_eq!(retries(&upstreams), 1);
         for index in 1..3000 {
-            upstreams.get(address(index), None, None).unwrap();
+            upstreams.get(address(index), None, None, Via::Datagram).unwrap();
         }
         let kept = upstreams.known().tallies.len();
         assert!(kept <= MAX_TALLIES, "{kept}");

@@ -11,6 +11,7 @@ use super::edns;
 use super::failure::{Failure, Leg, Network, Stage};
 use super::health::Health;
 use super::selection::Via;
+use super::silence::Silence;
 use super::tally::Tally;
 use super::transport::tcp::{Keeping, Streams};
 use super::transport::{Attempt, tls, udp};
@@ -28,6 +29,7 @@ pub struct Upstream {
     health: Health,
     round_trip: RoundTrip,
     edns: edns::Memory,
+    silence: Silence,
     streams: Streams,
 }
 
@@ -39,15 +41,17 @@ impl Upstream {
         tally: Arc<Tally>,
         budget: Arc<Budget>,
     ) -> Upstream {
+        let now = clock::now();
         Upstream {
             address,
             source,
             tls,
             tally,
             budget,
-            health: Health::new(clock::now()),
+            health: Health::new(now),
             round_trip: RoundTrip::default(),
             edns: edns::Memory::default(),
+            silence: Silence::new(now),
             streams: Streams::default(),
         }
     }
@@ -85,6 +89,11 @@ impl Upstream {
     /// Whether it is asked without EDNS.
     pub(crate) fn edns(&self) -> &edns::Memory {
         &self.edns
+    }
+
+    /// Whether it answers over connections only.
+    pub(crate) fn silence(&self) -> &Silence {
+        &self.silence
     }
 
     pub(crate) fn health(&self) -> &Health {

@@ -69,6 +69,8 @@ struct State {
     /// Like which label every name is answered that has no change of its own.
     change_all: Option<String>,
     released: bool,
+    /// Nothing that comes over UDP is seen.
+    deaf: bool,
     door: Door,
     open: Vec<(usize, Weak<Line>)>,
 }
@@ -118,6 +120,11 @@ impl Upstream {
     /// From now on connections fare like this.
     pub fn door(&self, door: Door) {
         self.lock().door = door;
+    }
+
+    /// From now on UDP is filtered on the way here, or no longer.
+    pub fn filter_udp(&self, filtered: bool) {
+        self.lock().deaf = filtered;
     }
 
     /// From now on the name is answered like this label.
@@ -218,6 +225,9 @@ impl Shared {
         while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
             if self.stopped.load(Ordering::SeqCst) {
                 return;
+            }
+            if self.state.lock().expect("no panic under the lock").deaf {
+                continue;
             }
             let Some(message) = Message::parse(&buffer[..length]).filter(|message| message.questions.len() == 1) else {
                 continue;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{BUDGET, MARGIN, Via, ask, over_each};
 use crate::support::upstream::Door;
 use crate::support::wire::*;
-use crate::support::{Agent, Query, namespace, time};
+use crate::support::{Agent, Query, Upstream, namespace, time};
 
 /// Checks would be counted among the attempts.
 const UNCHECKED: &str = "max_fails 0";
@@ -146,6 +146,30 @@ fn a_port_that_takes_connections_and_says_nothing_is_given_up_in_time() {
         assert_eq!(reply.rcode, NOERROR, "{via:?}");
         assert!(took < Duration::from_millis(2500), "{via:?}: {took:?}");
     });
+}
+
+/// As behind a filter: the first question finds out, and no other pays for it.
+#[test]
+fn a_server_without_udp_is_used_over_tcp_and_only_its_first_question_waits() {
+    let up = Upstream::start();
+    up.filter_udp(true);
+    let agent = Via::Udp.agent(&[&up], "");
+    let (reply, took) = ask(&agent, "ttl300.first.test.");
+    assert_eq!((reply.rcode, reply.errors()), (NOERROR, vec![]));
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    let started = time::now();
+    let mut asked = 0;
+    while started.elapsed() < Duration::from_secs(6) {
+        asked += 1;
+        let (reply, took) = ask(&agent, &format!("ttl300.n{asked}.test."));
+        assert_eq!(reply.rcode, NOERROR, "question {asked}, {:?} after the first", started.elapsed());
+        assert!(took < Duration::from_secs(1), "question {asked}: {took:?}");
+        time::pass(Duration::from_millis(20));
+    }
+    assert!(asked > 50, "{asked} questions");
+    let to = up.address().to_string();
+    assert_eq!(agent.metric("dnslet_upstream_up", &[("to", &to)]), 1.0);
+    assert_eq!(agent.metric("coredns_forward_healthcheck_broken_total", &[]), 0.0);
 }
 
 #[test]

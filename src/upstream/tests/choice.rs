@@ -240,7 +240,10 @@ async fn addresses_can_be_replaced_and_known_ones_keep_their_state() {
     assert_eq!(kept.connections(), 1);
     pool.set_addresses(&[Address::plain(second.socket)]).unwrap();
     assert_eq!(ask(&pool).await.unwrap().upstream.address().socket, second.socket);
+    assert_eq!(upstreams.recoveries(), 2, "what failed before may come from others");
+    pool.set_addresses(&[Address::plain(second.socket)]).unwrap();
     assert!(matches!(pool.set_addresses(&[]), Err(BuildError::NoAddresses)));
+    assert_eq!(upstreams.recoveries(), 2, "nothing has changed");
     assert_eq!(pool.members().len(), 1, "a bad list changes nothing");
     let many: Vec<Address> = (1..=16).map(|last| Address::parse(&format!("10.0.0.{last}")).unwrap()).collect();
     assert_eq!(pool.set_addresses(&many).unwrap_err().to_string(), "more than 15 TOs configured");

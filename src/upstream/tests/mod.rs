@@ -4,6 +4,7 @@ mod certificates;
 mod choice;
 mod datagrams;
 mod edns;
+mod filtered;
 mod forgery;
 mod limits;
 mod outage;

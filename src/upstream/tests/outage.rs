@@ -182,3 +182,48 @@ async fn a_name_that_is_never_answered_takes_no_upstream_down() {
     assert!((1..=8).contains(&asked.load(SeqCst)), "{asked:?} checks");
     assert_eq!((pool.is_down(), pool.members()[0].failed_checks(), upstreams.recoveries()), (false, 0, 0));
 }
+
+#[tokio::test]
+async fn without_checks_a_recovery_is_seen_by_its_first_answer() {
+    let (mortal, responder) = Mortal::start().await;
+    let upstreams = Upstreams::new();
+    let pool = pool(&[responder.socket], &upstreams, |spec| spec.max_fails = 0);
+    ask(&pool).await.unwrap();
+    mortal.dead.store(true, SeqCst);
+    for _ in 0..3 {
+        ask_for(&pool, "www.example.org.", 600 * MS).await.unwrap_err();
+    }
+    assert_eq!(upstreams.recoveries(), 0);
+    mortal.dead.store(false, SeqCst);
+    ask(&pool).await.unwrap();
+    assert_eq!(upstreams.recoveries(), 1);
+    ask(&pool).await.unwrap();
+    assert_eq!(upstreams.recoveries(), 1);
+}
+
+#[tokio::test]
+async fn a_death_after_a_good_check_is_noticed_however_seldom_checks_are() {
+    let checks = Arc::new(AtomicUsize::new(0));
+    let dead = Arc::new(AtomicBool::new(false));
+    let (count, switch) = (checks.clone(), dead.clone());
+    let responder = Responder::start(move |arrival| {
+        let check = arrival.query.len() == 17;
+        count.fetch_add(usize::from(check), SeqCst);
+        if check && !switch.load(SeqCst) { answering(arrival) } else { silent(arrival) }
+    })
+    .await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |spec| {
+        spec.health_check.interval = Duration::from_secs(60);
+    });
+    while checks.load(SeqCst) == 0 {
+        ask_for(&pool, "www.example.org.", 600 * MS).await.unwrap_err();
+    }
+    sleep(200 * MS).await;
+    assert_eq!(pool.members()[0].failed_checks(), 0, "the check was answered");
+    dead.store(true, SeqCst);
+    let died = clock::now();
+    while pool.members()[0].failed_checks() == 0 {
+        assert!(died.elapsed() < 5000 * MS, "no check since");
+        ask_for(&pool, "www.example.org.", 600 * MS).await.unwrap_err();
+    }
+}

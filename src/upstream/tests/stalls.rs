@@ -113,6 +113,41 @@ async fn connections_that_stand_still_do_not_pile_up() {
     .await;
 }
 
+#[tokio::test]
+async fn old_connections_that_still_wait_leave_room_for_no_more_than_six() {
+    let aged = |spec: &mut PoolSpec| {
+        spec.max_age = Some(Duration::from_millis(30));
+        spec.max_connect_attempts = Some(1);
+    };
+    over_both_with(
+        aged,
+        "aged",
+        false,
+        || silent,
+        async |network, _, pool, responder| {
+            let mut asked = JoinSet::new();
+            let mut ask = |count: usize| {
+                for _ in 0..count {
+                    let pool = pool.clone();
+                    asked.spawn(async move { ask_for(&pool, "www.example.org.", Duration::from_secs(20)).await });
+                }
+            };
+            // Each outlives its connection's time; many at once take two connections.
+            for (count, old) in [(100, 2), (100, 4), (1, 5)] {
+                ask(count);
+                while responder.seen().open_connections < old || pool.members()[0].connections() != 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            ask(200);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let most = responder.seen().most_connections;
+            assert_eq!(most, 6, "{network:?}");
+        },
+    )
+    .await;
+}
+
 /// A port whose queue of connections is full, so that handshakes stay unanswered; with what fills it.
 async fn full_port() -> (Socket, Vec<TcpStream>, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

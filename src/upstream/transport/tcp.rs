@@ -181,10 +181,11 @@ impl Streams {
         loop {
             open.retain(|handle| !handle.queue.is_closed());
             let chosen = if fresh { open.last() } else { open.iter().min_by_key(|handle| handle.cost()) };
-            let dial = open.len() < limit && (fresh || chosen.is_none_or(|handle| handle.cost() >= SPREAD));
+            let may_dial = open.len() < limit && self.tasks() < MAX_OPEN;
+            let dial = may_dial && (fresh || chosen.is_none_or(|handle| handle.cost() >= SPREAD));
             let handle = match chosen {
                 Some(handle) if !dial => handle,
-                None if self.tasks() >= MAX_OPEN => return None,
+                None if !dial => return None,
                 _ => {
                     open.push(dial_on_this_runtime(upstream, keeping, self.tasks.clone()));
                     &open[open.len() - 1]

@@ -28,9 +28,12 @@ const SOCKETS: u64 = 6;
 const OTHERS: u64 = 64;
 /// A query that waits for one.
 const WAITING: usize = 2 << 10;
-/// A connection of a client with its socket. One that holds a long message back takes more, for as long as a message may
-/// take.
-const CONNECTION: usize = 8 << 10;
+/// A connection of a client with its socket, 5 KiB as measured, and what it may hold without being asked.
+const CONNECTION: usize = 9 << 10;
+/// What the connections of a worker hold beyond that has at least so many octets: a few of the longest replies.
+const FEWEST_OCTETS: usize = 256 << 10;
+/// So many octets are taken for two of those: the socket of a connection that is not read takes in more unseen.
+const UNSEEN: usize = 3;
 /// So many listening addresses have full queues at once: a link-local one and that of the cluster's service, in both
 /// families.
 const BUSY_ADDRESSES: usize = 4;
@@ -56,7 +59,8 @@ const MEMORY_OF_WORKER: u64 = 16 << 20;
 /// | failed questions | a sixteenth of it | 1.3 |
 /// | flights | four fifths of half of what receive buffers leave, 16 KiB for each | 6.8 |
 /// | queries that wait | the last fifth of that half, 2 KiB for each | 1.7 |
-/// | TCP connections of clients | the other half, 8 KiB for each | 8.5 |
+/// | TCP connections of clients | three quarters of the other half, 9 KiB for each | 6.4 |
+/// | what some of them hold beyond that | the last quarter of it, two for three | 2.1 |
 /// | receive buffers of listening UDP sockets | a quarter of the rest, four addresses full at once | 5.7 |
 ///
 /// A flight has up to six sockets while upstreams are silent, most have one. Half of the descriptors are for connections,
@@ -92,7 +96,7 @@ impl Budget {
     }
 
     /// The limits in force, by the names they have as metrics.
-    pub(super) fn limits(&self) -> [(&'static str, usize); 9] {
+    pub(super) fn limits(&self) -> [(&'static str, usize); 10] {
         let Budget { limits, flights, .. } = self;
         [
             ("flights", flights.flights),
@@ -103,6 +107,7 @@ impl Budget {
             ("tcp_connections", limits.connections),
             ("tcp_connections_per_client", limits.per_source),
             ("tcp_queries_per_connection", limits.per_connection),
+            ("tcp_held_bytes", limits.octets * self.workers),
             ("receive_buffer_bytes", self.receive_buffer),
         ]
     }
@@ -139,7 +144,9 @@ impl Given {
             }
             flights = flights.min(room.max(FEWEST));
             limits.inflight = limits.inflight.min((half / 5 / WAITING).max(2 * FEWEST));
-            limits.connections = limits.connections.min((half / CONNECTION).max(FEWEST));
+            let octets = (half / 4).max(self.workers * FEWEST_OCTETS * UNSEEN / 2);
+            limits.octets = limits.octets.min(octets * 2 / UNSEEN / self.workers);
+            limits.connections = limits.connections.min((half.saturating_sub(octets) / CONNECTION).max(FEWEST));
         }
         if let Some(descriptors) = descriptors {
             limits = limits.within(descriptors);
@@ -245,6 +252,7 @@ mod tests {
             + budget.flights.flights * FLIGHT
             + budget.limits.inflight * WAITING
             + budget.limits.connections * CONNECTION
+            + given.workers * budget.limits.octets * UNSEEN / 2
             + given.queues()
     }
 
@@ -262,9 +270,10 @@ mod tests {
         let given = given(Some(64 * MIB), 2);
         let budget = given.budget(Some(20_000));
         assert_eq!(given.cache, 64 * MIB / 3);
-        assert!(budget.flights.flights >= 430 && budget.limits.connections >= 1000, "{budget:?}");
+        assert!(budget.flights.flights >= 430 && budget.limits.connections >= 500, "{budget:?}");
         assert!(given.receive_buffer() >= 320 << 10, "{}", given.receive_buffer());
         assert!(budget.limits.per_source <= budget.limits.connections / 2);
+        assert!(budget.limits.octets >= 640 << 10, "ten of the longest replies wait in each worker");
         assert!(budget.limits.inflight >= budget.flights.flights, "{budget:?}");
         assert!(budget.warnings.is_empty(), "{budget:?}");
     }

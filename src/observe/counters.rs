@@ -194,6 +194,8 @@ table! {
         "Connections from clients that ended.";
     TCP_CONNECTIONS = "dnslet_tcp_connections" Gauge Slab AtStart []
         "Connections from clients open now.";
+    TCP_HELD = "dnslet_tcp_held_bytes" Gauge Slab AtStart []
+        "Memory that connections hold for unread queries and replies, beyond 4 KiB each.";
     MISSES_IN_FLIGHT = "dnslet_misses_in_flight" Gauge Slab AtStart []
         "Queries of clients that wait for an upstream now.";
 

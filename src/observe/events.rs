@@ -38,6 +38,8 @@ events! {
     DroppedResponse = DATAGRAMS_DROPPED "response",
     /// From port 0 or from an address that nobody can have.
     DroppedSource = DATAGRAMS_DROPPED "source",
+    /// No room in the queue of the listening socket.
+    DroppedQueue = DATAGRAMS_DROPPED "queue",
     /// The send buffer stayed full.
     DroppedBuffer = DATAGRAMS_DROPPED "buffer",
     /// A firewall forbids the reply.
@@ -122,6 +124,8 @@ events! {
     TcpClosedQueries = TCP_CLOSED "queries",
     /// Ended to make room for others.
     TcpClosedPressure = TCP_CLOSED "pressure",
+    /// It stood still with much unread, and all connections held too much.
+    TcpClosedMemory = TCP_CLOSED "memory",
     /// The agent is stopping.
     TcpClosedShutdown = TCP_CLOSED "shutdown",
 }
@@ -131,11 +135,13 @@ events! {
 pub enum Level {
     /// Connections from clients that are open.
     TcpConnections,
+    /// Octets that connections hold beyond what costs nothing.
+    TcpHeld,
     /// Queries that wait for an upstream.
     MissesInFlight,
 }
 
-const LEVELS: &[&Metric] = &[&counters::TCP_CONNECTIONS, &counters::MISSES_IN_FLIGHT];
+const LEVELS: &[&Metric] = &[&counters::TCP_CONNECTIONS, &counters::TCP_HELD, &counters::MISSES_IN_FLIGHT];
 
 impl Default for Worker {
     fn default() -> Worker {

@@ -18,6 +18,9 @@ pub struct Limits {
     pub per_source: usize,
     /// Questions one connection may have in flight; beyond that it is not read.
     pub per_connection: usize,
+    /// Octets that the TCP connections of one worker hold beyond 4 KiB each: what came and is not asked, and replies that
+    /// their clients have not read. Over that, connections that stand still are closed.
+    pub octets: usize,
     /// How long a message may take to arrive whole, where the listen address does not say.
     pub read: Duration,
     /// How long a client may take to read what is ready for it, where the listen address does not say.
@@ -34,6 +37,7 @@ impl Default for Limits {
             // All pods on the host's network, and all programs of a plain host, are one source.
             per_source: 1000,
             per_connection: 100,
+            octets: 32 << 20,
             read: Duration::from_secs(3),
             write: Duration::from_secs(5),
             idle: Duration::from_secs(10),
@@ -50,6 +54,11 @@ impl Limits {
         self
     }
 }
+
+/// So many idle connections are looked at when one has to go.
+const CANDIDATES: usize = 64;
+/// So many clients may each have few places at once.
+const FEW: usize = 16;
 
 /// The places for questions that wait and for TCP connections, shared by all workers. Lives as long as the process.
 pub struct Places {
@@ -117,6 +126,11 @@ impl Places {
         Ok(Place { places: self.clone(), source })
     }
 
+    /// Whether `source` has so few places that it may have one of a client that has many.
+    pub(crate) fn has_few(&self, source: IpAddr) -> bool {
+        self.sources().get(&source).is_none_or(|&n| n < self.connections / FEW)
+    }
+
     /// How long a connection may be idle now: `full` while half of the places are free, down to a tenth of it when
     /// none is (RFC 7766 section 6.2.3).
     pub(crate) fn idle(&self, full: Duration) -> Duration {
@@ -169,6 +183,12 @@ impl<T> IdleList<T> {
     pub(crate) fn take_oldest(&mut self, until: Instant) -> Option<Rc<T>> {
         let first = self.since.first_entry()?;
         (first.key().0 <= until).then(|| first.remove())
+    }
+
+    /// Takes out the first that `may` go, of the few that have been idle longest.
+    pub(crate) fn take(&mut self, may: impl Fn(&T) -> bool) -> Option<Rc<T>> {
+        let at = self.since.iter().take(CANDIDATES).find(|(_, connection)| may(connection)).map(|(at, _)| *at)?;
+        self.since.remove(&at)
     }
 }
 
@@ -245,5 +265,9 @@ mod tests {
         assert_eq!(list.take_oldest(start).as_deref(), Some(&"sooner"));
         assert_eq!(list.take_oldest(start), None);
         assert_eq!(list.take_oldest(second).as_deref(), Some(&"later"));
+        list.enter(start, 4, &Rc::new("spared"));
+        list.enter(second, 5, &Rc::new("next"));
+        assert_eq!(list.take(|name| *name != "spared").as_deref(), Some(&"next"));
+        assert_eq!(list.take(|name| *name != "spared"), None);
     }
 }

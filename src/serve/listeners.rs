@@ -3,14 +3,16 @@
 use super::limits::{Limits, Refusal};
 use super::local::{Bell, Local};
 use super::stream;
+use super::tether::Tether;
 use crate::observe::Event;
 use crate::resolve::{self, Resolver};
 use crate::sys::clock;
 use crate::sys::sockopt;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{self, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -144,7 +146,7 @@ pub(crate) async fn accept(local: Rc<Local>, listening: Rc<Listening>, listener:
             Some(Err(e)) => {
                 if is_short(&e) {
                     local.count(Event::TcpRefusedResources);
-                    make_room(&local);
+                    close_idle(&local, |_| true);
                 } else {
                     local.count(Event::TcpRefusedError);
                 }
@@ -176,7 +178,7 @@ fn next(
 fn admit(local: &Rc<Local>, listening: &Rc<Listening>, stream: TcpStream, peer: SocketAddr) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let mut place = local.places.take(peer.ip());
-    if matches!(place, Err(Refusal::Total)) && make_room(local) {
+    if matches!(place, Err(Refusal::Total)) && make_room_for(local, peer.ip()) {
         place = local.places.take(peer.ip());
     }
     match place {
@@ -196,10 +198,36 @@ fn admit(local: &Rc<Local>, listening: &Rc<Listening>, stream: TcpStream, peer: 
     }
 }
 
-/// Closes this worker's oldest idle connection, if it has one.
-fn make_room(local: &Local) -> bool {
-    let oldest = local.idle.borrow_mut().take_oldest(clock::now());
-    oldest.inspect(|tether| tether.evict()).is_some()
+/// Makes room for a client when all places are taken. Who has many connections takes none away from one who has few. Who
+/// has few gets one of a client with many, an idle one first: a few clients that finish no message, or read no reply, would
+/// otherwise keep everybody out.
+fn make_room_for(local: &Local, newcomer: IpAddr) -> bool {
+    let has_few = |source| local.places.has_few(source);
+    close_idle(local, |tether| !has_few(tether.source))
+        || has_few(newcomer) && (close_unfinished(local) || close_idle(local, |_| true))
+}
+
+/// Closes the oldest of this worker's idle connections that `may` go, if there is one.
+fn close_idle(local: &Local, may: impl Fn(&Tether) -> bool) -> bool {
+    let oldest = local.idle.borrow_mut().take(may);
+    oldest.inspect(|tether| tether.evict(Event::TcpClosedPressure)).is_some()
+}
+
+/// Closes the oldest connection with nothing in flight of the client that has most here, if that is many.
+fn close_unfinished(local: &Local) -> bool {
+    let streams = local.streams.borrow();
+    let alive = || streams.iter().filter(|(_, tether)| tether.evicted().is_none());
+    let mut sources: HashMap<IpAddr, usize> = HashMap::new();
+    for (_, tether) in alive() {
+        *sources.entry(tether.source).or_default() += 1;
+    }
+    let Some((heaviest, _)) = sources.into_iter().max_by_key(|(_, n)| *n) else { return false };
+    if local.places.has_few(heaviest) {
+        return false;
+    }
+    let gives_way = |tether: &Tether| tether.source == heaviest && tether.outbox.inflight() == 0;
+    let oldest = alive().filter(|(_, tether)| gives_way(tether)).min_by_key(|(id, _)| **id);
+    oldest.inspect(|(_, tether)| tether.evict(Event::TcpClosedPressure)).is_some()
 }
 
 /// Closes idle connections that have outstayed the time that is left now that places are short. Their own timers were
@@ -214,7 +242,7 @@ fn expire(local: &Local, listening: &Listening) {
     loop {
         let oldest = local.idle.borrow_mut().take_oldest(until);
         match oldest {
-            Some(tether) => tether.evict(),
+            Some(tether) => tether.evict(Event::TcpClosedPressure),
             None => return,
         }
     }

@@ -2,7 +2,8 @@
 //! the worker's thread.
 
 use super::limits::{IdleList, Limits, Places};
-use super::stream::Tether;
+use super::memory::Memory;
+use super::tether::Tether;
 use super::worker::Setup;
 use crate::dns::{Rcode, header, question, reply};
 use crate::observe::{self, Event, Level, Registry, counters};
@@ -39,6 +40,8 @@ pub(crate) struct Local {
     /// Where a reply for any connection is written.
     pub(crate) reply: RefCell<Box<[u8]>>,
     pub(crate) idle: RefCell<IdleList<Tether>>,
+    /// What connections hold, as far as it is much.
+    pub(crate) memory: RefCell<Memory<Tether>>,
     pub(crate) streams: RefCell<HashMap<u64, Rc<Tether>>>,
     last_stream: Cell<u64>,
     inflight: Cell<usize>,
@@ -73,6 +76,7 @@ impl Local {
             read: RefCell::new(vec![0; READ].into()),
             reply: RefCell::new(vec![0; MESSAGE].into()),
             idle: RefCell::new(IdleList::new()),
+            memory: RefCell::new(Memory::new(setup.limits.octets)),
             streams: RefCell::default(),
             last_stream: Cell::new(0),
             inflight: Cell::new(0),

@@ -21,12 +21,15 @@
 //! [`ReturnPath`]: crate::sys::sockaddr::ReturnPath
 
 mod batch;
+mod inbox;
 mod io;
 mod limits;
 mod listeners;
 mod local;
+mod memory;
 mod outbox;
 mod stream;
+mod tether;
 mod worker;
 
 pub use limits::{Limits, Places};

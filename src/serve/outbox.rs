@@ -1,7 +1,8 @@
-//! The replies of one connection that are ready to be written.
+//! The replies of one connection: those that are ready, and those on their way to the kernel.
 
 use super::local::MESSAGE;
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -9,6 +10,9 @@ use std::task::{Context, Waker};
 #[derive(Default)]
 pub(crate) struct Outbox {
     ready: RefCell<Vec<u8>>,
+    /// Replies on their way, `written` octets of them with the kernel.
+    writing: RefCell<Vec<u8>>,
+    written: Cell<usize>,
     inflight: Cell<usize>,
     waker: RefCell<Option<Waker>>,
     closed: Cell<bool>,
@@ -31,14 +35,35 @@ impl Outbox {
         ready.extend_from_slice(reply);
     }
 
-    /// Exchanges what is ready for the empty `buffer`.
-    pub(crate) fn swap(&self, buffer: &mut Vec<u8>) {
-        std::mem::swap(&mut *self.ready.borrow_mut(), buffer);
+    /// Whether the kernel has all that was on its way.
+    pub(crate) fn is_written(&self) -> bool {
+        self.written.get() == self.writing.borrow().len()
     }
 
-    /// Octets ready.
+    /// When all is written: sends what is ready on its way. False if nothing is.
+    pub(crate) fn advance(&self) -> bool {
+        let mut writing = self.writing.borrow_mut();
+        writing.clear();
+        self.written.set(0);
+        std::mem::swap(&mut *self.ready.borrow_mut(), &mut *writing);
+        !writing.is_empty()
+    }
+
+    /// Has `write` take octets that are on their way, and returns how many it took.
+    pub(crate) fn write(&self, write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
+        let n = write(&self.writing.borrow()[self.written.get()..])?;
+        self.written.set(self.written.get() + n);
+        Ok(n)
+    }
+
+    /// Octets that the kernel has not taken.
     pub(crate) fn octets(&self) -> usize {
-        self.ready.borrow().len()
+        self.ready.borrow().len() + self.writing.borrow().len() - self.written.get()
+    }
+
+    /// Octets of memory.
+    pub(crate) fn capacity(&self) -> usize {
+        self.ready.borrow().capacity() + self.writing.borrow().capacity()
     }
 
     /// Questions in flight.
@@ -51,11 +76,16 @@ impl Outbox {
         *self.waker.borrow_mut() = Some(cx.waker().clone());
     }
 
-    /// Gives back memory beyond `keep` octets. Nothing is ready.
+    /// Gives back memory beyond `keep` octets, where nothing is in it.
     pub(crate) fn shrink(&self, keep: usize) {
-        let mut ready = self.ready.borrow_mut();
-        if ready.capacity() > keep {
-            *ready = Vec::new();
+        if self.octets() > 0 {
+            return;
+        }
+        for buffer in [&self.ready, &self.writing] {
+            if buffer.borrow().capacity() > keep {
+                buffer.take();
+                self.written.set(0);
+            }
         }
     }
 
@@ -63,6 +93,8 @@ impl Outbox {
     pub(crate) fn close(&self) {
         self.closed.set(true);
         self.ready.take();
+        self.writing.take();
+        self.written.set(0);
     }
 }
 

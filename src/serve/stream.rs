@@ -1,24 +1,26 @@
 //! One TCP connection: questions in, as fast as they may be taken on; replies out, in the order they become ready.
 //!
 //! Everything that is not a complete message costs the client time, not memory: bytes are kept only as they arrive, an
-//! unfinished message has a deadline, an idle connection holds no buffers and goes when its place is needed.
+//! unfinished message has a deadline, an idle connection holds no buffers and goes when its place is needed. What a
+//! connection holds beyond a little is noted, and when all hold too much, those that stand still are ended.
 
+use super::inbox::{Front, Long, framed, front};
 use super::limits::Place;
 use super::listeners::Listening;
-use super::local::{Bell, Busy, Local, Ticket};
+use super::local::{Busy, Local, Ticket};
+use super::memory::FREE;
 use super::outbox::{Outbox, Slot};
+use super::tether::Tether;
 use crate::dns::Protocol;
 use crate::observe::{Event, Level};
 use crate::resolve::{Client, Miss, Verdict};
 use crate::sys::clock;
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -30,41 +32,38 @@ const TOO_MUCH: usize = 512 << 10;
 const ROUNDS: usize = 8;
 /// An idle connection keeps buffers up to this size.
 const SMALL: usize = 512;
+/// Between two looks at replies that the kernel has taken and the client has not.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Starts the task of one connection.
 pub(crate) fn spawn(local: &Rc<Local>, listening: &Rc<Listening>, socket: TcpStream, peer: SocketAddr, place: Place) {
     let id = local.next_stream();
-    let tether = Rc::new(Tether {
-        listening: listening.clone(),
-        bell: Bell::default(),
-        place: RefCell::new(Some(place)),
-        evicted: Cell::new(false),
-    });
+    let address = match listening.is_wildcard().then(|| socket.local_addr()) {
+        Some(Ok(address)) => SocketAddr::new(address.ip().to_canonical(), address.port()),
+        _ => listening.address,
+    };
+    let tether = Tether::new(listening, socket, peer.ip(), place);
     if listening.is_closing() {
         // It waited in the queue while others were told.
         tether.finish(local.draining.get());
     }
     local.streams.borrow_mut().insert(id, tether.clone());
     local.counts().set(Level::TcpConnections, local.streams.borrow().len());
-    let address = match listening.is_wildcard().then(|| socket.local_addr()) {
-        Some(Ok(address)) => SocketAddr::new(address.ip().to_canonical(), address.port()),
-        _ => listening.address,
-    };
     let now = clock::now();
     let mut stream = Stream {
         local: local.clone(),
+        outbox: tether.outbox.clone(),
         tether,
         id,
-        socket,
         client: Client { peer, protocol: Protocol::Tcp, listen: 0, local: address },
-        outbox: Rc::default(),
         unread: Vec::new(),
-        writing: Vec::new(),
-        written: 0,
+        long: None,
         end: None,
         asked: 0,
         started: None,
         write_since: None,
+        lingering: None,
+        looked: now,
         idle: None,
         last_message: now,
         timer: Box::pin(tokio::time::sleep_until(now.into())),
@@ -73,37 +72,32 @@ pub(crate) fn spawn(local: &Rc<Local>, listening: &Rc<Listening>, socket: TcpStr
     tokio::task::spawn_local(async move {
         let reason = poll_fn(|cx| stream.poll(cx)).await;
         stream.local.count(reason);
+        stream.tether.end(reason);
     });
-}
-
-/// How the rest of the worker reaches a connection.
-pub(crate) struct Tether {
-    listening: Rc<Listening>,
-    bell: Bell,
-    place: RefCell<Option<Place>>,
-    evicted: Cell<bool>,
 }
 
 struct Stream {
     local: Rc<Local>,
     tether: Rc<Tether>,
     id: u64,
-    socket: TcpStream,
     client: Client,
     outbox: Rc<Outbox>,
     /// Bytes that came and are not asked yet: the beginning of a message, or messages that may not be asked yet.
     unread: Vec<u8>,
-    /// Replies on their way, `written` octets of them with the kernel.
-    writing: Vec<u8>,
-    written: usize,
+    /// A message that is too long and not over yet.
+    long: Option<Long>,
     /// Why no more is read, once that is so. The connection ends when everything asked is answered.
     end: Option<Event>,
     /// Whole messages so far.
     asked: u32,
     /// When the unfinished message at the front of `unread` began.
     started: Option<Instant>,
-    /// When `writing` was begun.
+    /// Since when replies are on their way to the kernel.
     write_since: Option<Instant>,
+    /// Since when the kernel has all replies, and more of them than costs nothing are still there.
+    lingering: Option<Instant>,
+    /// When that was looked at.
+    looked: Instant,
     /// Since when this connection is in the worker's list of idle ones.
     idle: Option<Instant>,
     /// When the last whole message came or the last reply was written.
@@ -112,32 +106,17 @@ struct Stream {
     _busy: Busy,
 }
 
-impl Tether {
-    /// Ends the connection and frees its place at once.
-    pub(crate) fn evict(&self) {
-        self.evicted.set(true);
-        self.place.borrow_mut().take();
-        self.bell.ring();
-    }
-
-    /// Ends the connection when what it has asked is answered, if its address (or every one) is being closed.
-    pub(crate) fn finish(&self, draining: bool) {
-        if draining || self.listening.is_closing() {
-            self.bell.ring();
-        }
-    }
-}
-
 impl Stream {
     /// Goes as far as it can. Ready with the reason when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let now = clock::now();
         self.outbox.wake_later(cx);
         let finishing = self.tether.bell.poll(cx);
-        if self.tether.evicted.get() {
-            return Poll::Ready(Event::TcpClosedPressure);
-        }
+        let mut moved = false;
         for round in 0.. {
+            if let Some(reason) = self.tether.evicted() {
+                return Poll::Ready(reason);
+            }
             let wrote = match self.poll_write(cx, now) {
                 Ok(wrote) => wrote,
                 Err(event) => return Poll::Ready(event),
@@ -146,6 +125,7 @@ impl Stream {
                 Ok(read) => read,
                 Err(event) => return Poll::Ready(event),
             };
+            moved |= wrote;
             if !wrote && !read {
                 break;
             }
@@ -154,11 +134,17 @@ impl Stream {
                 break;
             }
         }
-        if self.backlog() > TOO_MUCH {
+        if self.outbox.octets() > TOO_MUCH {
             return Poll::Ready(Event::TcpClosedUnread);
+        }
+        self.look(now);
+        self.tether.settle(&self.local, self.unread.capacity(), moved);
+        if let Some(reason) = self.tether.evicted() {
+            return Poll::Ready(reason);
         }
         if let Some(reason) = self.end
             && self.is_answered()
+            && self.lingering.is_none()
         {
             return Poll::Ready(reason);
         }
@@ -169,18 +155,17 @@ impl Stream {
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Event> {
         let mut progress = false;
         loop {
-            if self.written == self.writing.len() {
-                self.writing.clear();
-                self.written = 0;
-                self.outbox.swap(&mut self.writing);
-                self.write_since = (!self.writing.is_empty()).then_some(now);
-                if self.writing.is_empty() {
+            if self.outbox.is_written() {
+                let more = self.outbox.advance();
+                self.write_since = more.then_some(now);
+                if !more {
+                    self.outbox.shrink(FREE);
                     return Ok(progress);
                 }
             }
-            match Pin::new(&mut self.socket).poll_write(cx, &self.writing[self.written..]) {
+            match self.tether.poll_write(cx) {
                 Poll::Pending => return Ok(progress),
-                Poll::Ready(Ok(n)) => self.written += n,
+                Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Err(Event::TcpClosedError),
             }
             progress = true;
@@ -190,56 +175,74 @@ impl Stream {
 
     /// Asks what waits and reads more, unless enough is under way. True if bytes came or were asked.
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant, finishing: bool) -> Result<bool, Event> {
+        let before = self.asked;
         let waiting = std::mem::take(&mut self.unread);
-        let asked = self.ask_all(&waiting, now)?;
-        self.unread = waiting;
-        self.unread.drain(..asked);
-        self.note_front(asked > 0, now);
+        let taken = self.ask_all(&waiting, now)?;
+        match taken {
+            0 => self.unread = waiting,
+            _ => self.keep(&waiting[taken..]),
+        }
+        self.note_front(self.asked != before, now);
         if self.is_full() {
             // The rest of the message waits in the kernel because of us, not of the client.
             self.started = None;
         }
         if self.end.is_some() || self.is_full() {
-            return Ok(asked > 0);
+            return Ok(taken > 0);
         }
         let local = self.local.clone();
         let mut scratch = local.read.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
-        match Pin::new(&mut self.socket).poll_read(cx, &mut buffer) {
+        let bytes = match self.tether.poll_read(cx, &mut scratch) {
             Poll::Pending => {
                 // What came before the end was announced is asked; a message under way may still be finished.
-                self.end = (finishing && self.unread.is_empty()).then_some(Event::TcpClosedShutdown);
-                return Ok(asked > 0);
+                self.end = (finishing && self.is_between()).then_some(Event::TcpClosedShutdown);
+                return Ok(taken > 0);
             }
             Poll::Ready(Err(_)) => return Err(Event::TcpClosedError),
-            Poll::Ready(Ok(())) => {}
-        }
-        let bytes = buffer.filled();
+            Poll::Ready(Ok(n)) => &scratch[..n],
+        };
         if bytes.is_empty() {
             self.end = Some(Event::TcpClosedByClient);
             self.note_front(false, now);
             return Ok(true);
         }
-        let asked = if self.unread.is_empty() { self.ask_all(bytes, now)? } else { 0 };
-        self.unread.extend_from_slice(&bytes[asked..]);
-        self.note_front(asked > 0, now);
+        let before = self.asked;
+        let taken = if self.unread.is_empty() { self.ask_all(bytes, now)? } else { 0 };
+        self.keep(&bytes[taken..]);
+        self.note_front(self.asked != before, now);
         Ok(true)
     }
 
-    /// Asks the whole messages at the front of `bytes`, as many as may be under way, and returns their octets.
+    /// Keeps what is not asked yet, in no more memory than it needs.
+    fn keep(&mut self, bytes: &[u8]) {
+        self.unread.reserve_exact(bytes.len());
+        self.unread.extend_from_slice(bytes);
+    }
+
+    /// Asks the whole messages at the front of `bytes`, as many as may be under way, and returns how many octets are done
+    /// with.
     fn ask_all(&mut self, bytes: &[u8], now: Instant) -> Result<usize, Event> {
         let mut at = 0;
-        while let Some(message) = front(&bytes[at..])
-            && self.end.is_none()
-            && !self.is_full()
-        {
-            if message.is_empty() {
-                return Err(Event::TcpClosedMalformed);
+        while self.end.is_none() && !self.is_full() {
+            if let Some(long) = &mut self.long {
+                at += long.pass(&bytes[at..]);
+                let Some(header) = long.over() else { break };
+                self.long = None;
+                // What is left must not pass for a shorter query: a header that promises a question is malformed.
+                self.ask(&header, now);
+                continue;
             }
-            self.ask(message, now);
-            at += 2 + message.len();
-            if self.asked >= self.tether.listening.times(&self.local.limits).messages {
-                self.end = Some(Event::TcpClosedQueries);
+            match front(&bytes[at..]) {
+                Front::Unfinished => break,
+                Front::Whole([]) => return Err(Event::TcpClosedMalformed),
+                Front::Whole(message) => {
+                    self.ask(message, now);
+                    at += framed(message.len());
+                }
+                Front::Long(long) => {
+                    self.long = Some(long);
+                    at += Long::FOUND;
+                }
             }
         }
         Ok(at)
@@ -249,6 +252,9 @@ impl Stream {
         let local = self.local.clone();
         self.asked = self.asked.saturating_add(1);
         self.last_message = now;
+        if self.asked >= self.tether.listening.times(&self.local.limits).messages {
+            self.end = Some(Event::TcpClosedQueries);
+        }
         let mut snapshot = self.tether.listening.snapshot.borrow_mut();
         let (resolver, listen) = snapshot.load(self.tether.listening.address);
         self.client.listen = listen;
@@ -271,10 +277,13 @@ impl Stream {
     /// Gives a miss a task, which hands its reply over when there is one.
     fn wait(&self, miss: Miss, message: &[u8], ticket: Ticket) {
         let (local, slot) = (self.local.clone(), Slot::new(&self.outbox));
-        let question = Local::question(message);
+        let (question, tether) = (Local::question(message), Rc::downgrade(&self.tether));
         tokio::task::spawn_local(async move {
             let reply = local.resolve(miss, &question).await;
             slot.put(&reply);
+            if let Some(tether) = tether.upgrade() {
+                tether.settle_reply(&local);
+            }
             drop(ticket);
         });
     }
@@ -282,9 +291,9 @@ impl Stream {
     /// Notes when the unfinished message at the front began. After the end, nobody wants what is left.
     fn note_front(&mut self, moved: bool, now: Instant) {
         if self.end.is_some() {
-            self.unread = Vec::new();
+            (self.unread, self.long) = (Vec::new(), None);
         }
-        if self.unread.is_empty() || front(&self.unread).is_some() {
+        if self.is_between() || !matches!((&self.long, front(&self.unread)), (Some(_), _) | (None, Front::Unfinished)) {
             self.started = None;
         } else if moved || self.started.is_none() {
             self.started = Some(now);
@@ -293,17 +302,27 @@ impl Stream {
 
     /// Too much under way to take on more.
     fn is_full(&self) -> bool {
-        self.outbox.inflight() >= self.local.limits.per_connection || self.backlog() >= ENOUGH
+        self.outbox.inflight() >= self.local.limits.per_connection || self.outbox.octets() >= ENOUGH
     }
 
-    /// Octets of replies that the kernel has not taken.
-    fn backlog(&self) -> usize {
-        self.outbox.octets() + self.writing.len() - self.written
+    /// Nothing of a message came yet.
+    fn is_between(&self) -> bool {
+        self.unread.is_empty() && self.long.is_none()
+    }
+
+    /// Looks whether the client has what the kernel took for it, and at what waits to be read while nothing is.
+    fn look(&mut self, now: Instant) {
+        if self.is_full() {
+            self.tether.look();
+        }
+        let lingers = self.tether.is_queued() && self.outbox.octets() == 0;
+        self.lingering = lingers.then(|| self.lingering.unwrap_or(now));
+        self.looked = now;
     }
 
     /// Nothing asked, nothing in flight, nothing to be written.
     fn is_answered(&self) -> bool {
-        self.outbox.inflight() == 0 && self.outbox.octets() == 0 && self.writing.is_empty() && self.unread.is_empty()
+        self.outbox.inflight() == 0 && self.outbox.octets() == 0 && self.is_between()
     }
 
     /// Ends what took too long, and sees to it that the next deadline is not missed.
@@ -315,11 +334,18 @@ impl Stream {
             let reading = self.started.map(|since| (since + times.read, Event::TcpClosedSlow));
             let writing = self.write_since.map(|since| (since + times.write, Event::TcpClosedUnread));
             let idle = idle.then(|| (self.last_message + self.idle_time(times.read, times.idle), Event::TcpClosedIdle));
-            let Some((at, reason)) = [reading, writing, idle].into_iter().flatten().min_by_key(|(at, _)| *at) else {
-                return Poll::Pending;
-            };
-            if at <= now {
+            let lingering = self.lingering.map(|since| (since + times.write, Event::TcpClosedUnread));
+            let last = [reading, writing, lingering, idle].into_iter().flatten().min_by_key(|(at, _)| *at);
+            let look = self.lingering.map(|_| self.looked + LOOK);
+            let Some(at) = last.map(|(at, _)| at).into_iter().chain(look).min() else { return Poll::Pending };
+            if let Some((at, reason)) = last
+                && at <= now
+            {
                 return Poll::Ready(reason);
+            }
+            if at <= now {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             // A timer that is early costs one look; moving it for every message would cost more.
             if self.timer.is_elapsed() || self.timer.deadline() > at.into() {
@@ -348,10 +374,8 @@ impl Stream {
         if let Some(since) = since {
             list.enter(since, self.id, &self.tether);
             self.idle = Some(since);
-            for buffer in [&mut self.unread, &mut self.writing] {
-                if buffer.capacity() > SMALL {
-                    *buffer = Vec::new();
-                }
+            if self.unread.capacity() > SMALL {
+                self.unread = Vec::new();
             }
             self.outbox.shrink(SMALL);
         }
@@ -364,13 +388,8 @@ impl Drop for Stream {
             self.local.idle.borrow_mut().leave(since, self.id);
         }
         self.outbox.close();
+        self.tether.forget(&self.local);
         self.local.streams.borrow_mut().remove(&self.id);
         self.local.counts().set(Level::TcpConnections, self.local.streams.borrow().len());
     }
-}
-
-/// The message at the front of `bytes`, if it is whole (RFC 1035 section 4.2.2).
-fn front(bytes: &[u8]) -> Option<&[u8]> {
-    let length = u16::from_be_bytes(*bytes.first_chunk::<2>()?);
-    bytes.get(2..2 + usize::from(length))
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// How a listening socket is made.
 #[derive(Clone, Debug)]
@@ -20,6 +21,25 @@ pub struct Options {
     /// Connections that may wait to be accepted (TCP).
     pub backlog: u16,
 }
+
+/// What waits in a socket, in octets of the kernel's own accounting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// Came and was not read.
+    pub receive: usize,
+    /// Was written and not acknowledged.
+    pub send: usize,
+    /// Datagrams that came and found no room, or were damaged, since the socket was made. Starts again at 2^32.
+    pub dropped: u32,
+}
+
+/// Octets of send buffer of a connection: with less, several of the longest replies in a row wait for acknowledgements that
+/// clients delay. The kernel grants twice as much; left alone it lets them grow to megabytes for one who does not read.
+const SEND_BUFFER: usize = 128 << 10;
+/// Octets of receive buffer of a connection. Queries are short and are read at once; what is not, costs memory.
+const STREAM_RECEIVE_BUFFER: usize = 16 << 10;
+/// How long written octets may wait for their acknowledgement, also those of a connection that was closed.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// A socket and what was noticed while making it.
 #[derive(Debug)]
@@ -100,6 +120,10 @@ pub fn tcp(address: SocketAddr, options: &Options) -> Result<Bound<TcpListener>,
     socket.set_reuse_address(true).map_err(failed(Step::Set("SO_REUSEADDR")))?;
     // Accepted sockets inherit it: a reply never waits for the acknowledgement of the one before.
     socket.set_tcp_nodelay(true).map_err(failed(Step::Set("TCP_NODELAY")))?;
+    // These too are inherited.
+    socket.set_send_buffer_size(SEND_BUFFER).map_err(failed(Step::Set("SO_SNDBUF")))?;
+    socket.set_recv_buffer_size(STREAM_RECEIVE_BUFFER).map_err(failed(Step::Set("SO_RCVBUF")))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(failed(Step::Set("TCP_USER_TIMEOUT")))?;
     let absent = bind(&socket, address, options)?;
     socket.listen(i32::from(options.backlog)).map_err(failed(Step::Listen))?;
     Ok(Bound { socket: socket.into(), absent })
@@ -110,9 +134,28 @@ pub fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
     SockRef::from(socket).recv_buffer_size()
 }
 
+/// What waits in the socket (SO_MEMINFO, since Linux 4.12).
+pub fn queues(fd: BorrowedFd<'_>) -> io::Result<Queues> {
+    // SK_MEMINFO_RMEM_ALLOC, SK_MEMINFO_WMEM_QUEUED and SK_MEMINFO_DROPS of linux/sock_diag.h.
+    const RECEIVE: usize = 0;
+    const SEND: usize = 5;
+    const DROPS: usize = 8;
+    let mut told = [0u32; DROPS + 1];
+    let mut length = size_of_val(&told) as libc::socklen_t;
+    // SAFETY: `told` is a valid place for `length` octets, and any of them are valid numbers.
+    let result = unsafe {
+        let place = (&raw mut told).cast();
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, place, &raw mut length)
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Queues { receive: told[RECEIVE] as usize, send: told[SEND] as usize, dropped: told[DROPS] })
+}
+
 /// Makes the close of `stream` a reset: nothing is kept for a client that was turned away.
 pub fn reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
-    SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO))
+    SockRef::from(&fd).set_linger(Some(Duration::ZERO))
 }
 
 /// Marks packets of the socket (SO_MARK), where this process may: CAP_NET_ADMIN or CAP_NET_RAW.
@@ -276,6 +319,25 @@ mod tests {
             server.write_all(b"x").unwrap();
             client.read_exact(&mut [0]).unwrap();
         }
+    }
+
+    #[test]
+    fn accepted_connections_have_small_buffers_that_do_not_grow_and_tell_what_waits_in_them() {
+        let listener = tcp(any("127.0.0.1:0"), &Options::default()).unwrap().socket;
+        listener.set_nonblocking(false).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let fd = std::os::fd::AsFd::as_fd(&server).try_clone_to_owned().unwrap();
+        let waiting = || queues(std::os::fd::AsFd::as_fd(&fd)).unwrap();
+        assert_eq!(SockRef::from(&fd).recv_buffer_size().unwrap(), 2 * STREAM_RECEIVE_BUFFER);
+        assert_eq!((waiting().receive, waiting().send), (0, 0));
+        server.set_nonblocking(true).unwrap();
+        while server.write(&[0; 4096]).is_ok() {}
+        // The last piece may be longer than what there was room for.
+        let most = 2 * SEND_BUFFER + (128 << 10);
+        assert!((1..most).contains(&waiting().send), "{:?}", waiting());
+        SockRef::from(&fd).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Template {
 }
 
 impl<T: Send + 'static> Running<T> {
-    fn start(work: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Running<T> {
+    pub fn start(work: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Running<T> {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         Running { stop, thread: thread::spawn(move || work(&flag)) }

@@ -5,6 +5,7 @@
 //! parts of it. `DNSLET_FLOOD_BINARY=target/release/dnslet cargo test --test tests flood -- --nocapture` is the whole.
 
 mod load;
+mod streams;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};

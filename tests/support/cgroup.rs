@@ -18,11 +18,17 @@ struct Files {
     peak: &'static str,
     /// Holds a line `oom_kill N`.
     kills: &'static str,
+    /// Where what TCP holds for sockets is counted apart: its limit, without which it is not counted, and its peak.
+    sockets: Option<(&'static str, &'static str)>,
 }
 
-const V1: Files =
-    Files { limit: "memory.limit_in_bytes", peak: "memory.max_usage_in_bytes", kills: "memory.oom_control" };
-const V2: Files = Files { limit: "memory.max", peak: "memory.peak", kills: "memory.events" };
+const V1: Files = Files {
+    limit: "memory.limit_in_bytes",
+    peak: "memory.max_usage_in_bytes",
+    kills: "memory.oom_control",
+    sockets: Some(("memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.max_usage_in_bytes")),
+};
+const V2: Files = Files { limit: "memory.max", peak: "memory.peak", kills: "memory.events", sockets: None };
 
 impl Cgroup {
     /// A group whose processes together may use so many octets, kernel memory of their own included.
@@ -34,7 +40,11 @@ impl Cgroup {
             fs::create_dir(&path).ok()?;
             let group = Cgroup { path, files };
             // Where the parent does not hand the memory controller down, the file is not there.
-            fs::write(group.path.join(files.limit), octets.to_string()).is_ok().then_some(group)
+            fs::write(group.path.join(files.limit), octets.to_string()).ok()?;
+            if let Some((limit, _)) = files.sockets {
+                fs::write(group.path.join(limit), octets.to_string()).ok()?;
+            }
+            Some(group)
         });
         group.expect(
             "a memory control group: run this as root, or as a user with a delegated one, \
@@ -49,6 +59,11 @@ impl Cgroup {
     /// The most octets that were in use at any time.
     pub fn peak(&self) -> u64 {
         self.read(self.files.peak).trim().parse().expect("a number")
+    }
+
+    /// The most octets that TCP held for sockets, where they are not among those of `peak`.
+    pub fn peak_of_sockets(&self) -> u64 {
+        self.files.sockets.map_or(0, |(_, peak)| self.read(peak).trim().parse().expect("a number"))
     }
 
     /// How many processes the kernel has ended here for lack of memory.

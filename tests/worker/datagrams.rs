@@ -111,3 +111,26 @@ fn no_wake_up_is_lost() {
         }
     });
 }
+
+#[test]
+fn what_finds_no_room_in_the_queue_is_counted() {
+    const SENT: u64 = 5000;
+    const LOST: (&str, &str) = ("dnslet_datagrams_dropped_total", "queue");
+    let (lab, listener) = (Lab::start(), sockets("127.0.0.1:0"));
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(listener.local).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket2::SockRef::from(&client).set_recv_buffer_size(4 << 20).unwrap();
+    // Nobody reads yet.
+    for id in 0..SENT {
+        client.send(&query(id as u16, NOW)).unwrap();
+    }
+    wait(lab.worker().add(vec![listener])).unwrap();
+    receive(&client);
+    let lost = lab.metric(LOST);
+    assert!((1..SENT).contains(&lost), "{lost}");
+    for _ in lost + 1..SENT {
+        receive(&client);
+    }
+    assert_eq!(lab.metric(LOST), lost, "each once");
+}

@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod lifecycle;
+mod memory;
 mod streams;
 mod upstream;
 
@@ -246,4 +247,15 @@ fn is_over(stream: &mut TcpStream) -> bool {
         Ok(n) => n == 0,
         Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
     }
+}
+
+/// A connection from an address of the test's choice.
+fn tcp_from(last: u8, lab: &Lab) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+    socket.connect(&lab.address.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }

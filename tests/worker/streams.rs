@@ -43,10 +43,10 @@ fn many_questions_in_one_write_are_all_answered() {
 }
 
 #[test]
-fn a_message_of_64_kib_is_read() {
+fn a_message_of_4_kib_is_read() {
     let lab = Lab::start();
     let mut stream = lab.tcp();
-    stream.write_all(&framed(&padded(1, NOW, 65_535))).unwrap();
+    stream.write_all(&framed(&padded(1, NOW, 4096))).unwrap();
     send(&mut stream, 2, NOW);
     assert_eq!(header::rcode(&next(&mut stream).unwrap()), Rcode::REFUSED);
     assert_eq!(next_id(&mut stream), Some(2));
@@ -240,6 +240,26 @@ fn a_flood_of_idle_connections_does_not_keep_others_out() {
         assert_eq!(next_id(&mut honest), Some(round));
     }
     assert!(lab.metric(OPEN) <= 20);
+}
+
+#[test]
+fn a_client_with_many_unfinished_messages_does_not_keep_others_out() {
+    let lab = Lab::with("127.0.0.1:0", Limits { connections: 32, per_source: 1000, ..Limits::default() });
+    let mut attack: Vec<TcpStream> = (0..32).map(|_| lab.tcp()).collect();
+    for stream in &mut attack {
+        stream.write_all(&[0]).unwrap();
+    }
+    lab.await_metric(OPEN, 32);
+    assert!(is_over(&mut lab.tcp()), "as many as there may be");
+    let mut other = tcp_from(2, &lab);
+    send(&mut other, 1, NOW);
+    assert_eq!(next_id(&mut other), Some(1));
+    assert!(is_over(&mut attack[0]), "the oldest");
+    lab.await_metric((CLOSED, "pressure"), 1);
+    let mut again = lab.tcp();
+    assert!(is_over(&mut again), "who has many does not take the place of one that is idle for a moment");
+    send(&mut other, 2, NOW);
+    assert_eq!(next_id(&mut other), Some(2));
 }
 
 #[test]

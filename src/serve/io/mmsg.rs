@@ -8,6 +8,7 @@ use crate::sys::clock;
 use crate::sys::mmsg::{BATCH, Batch};
 use crate::sys::readable::{Readable, Ready};
 use crate::sys::sockaddr::{self, ReturnPath};
+use crate::sys::sockopt;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
@@ -35,6 +36,8 @@ enum Turn {
 /// questions are in flight is answered too: the kernel goes on delivering to a socket for as long as it is open.
 pub(crate) async fn run(local: Rc<Local>, listening: Rc<Listening>, socket: Rc<Readable>) {
     let mut failures = 0;
+    let mut losses = Losses::default();
+    losses.count(&local, &socket);
     loop {
         let turn = poll_fn(|cx| {
             if listening.udp_bell.poll(cx) {
@@ -44,7 +47,7 @@ pub(crate) async fn run(local: Rc<Local>, listening: Rc<Listening>, socket: Rc<R
                 let Ok(ready) = std::task::ready!(socket.poll_ready(cx)) else {
                     return Poll::Ready(Turn::Failed);
                 };
-                match receive_while_busy(&local, &listening, &socket) {
+                match receive_while_busy(&local, &listening, &socket, &mut losses) {
                     Turn::Emptied => ready.emptied(),
                     turn => {
                         ready.keep();
@@ -120,14 +123,46 @@ const SHRUGS: u32 = 8;
 /// Receives batches for as long as they are of some size, without asking the runtime in between whether there is more:
 /// on a busy socket there is, and the question costs as much as the answer. In a flood the queue is so emptied before the
 /// misses in it are worked on: what overflows is lost for everybody, what is read can be shed by who sent it.
-fn receive_while_busy(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<Readable>) -> Turn {
+fn receive_while_busy(
+    local: &Rc<Local>,
+    listening: &Rc<Listening>,
+    socket: &Rc<Readable>,
+    losses: &mut Losses,
+) -> Turn {
+    let (mut last, mut was_full) = (Turn::Full, false);
     for _ in 0..IN_A_ROW {
         match receive(local, listening, socket) {
-            Turn::Busy | Turn::Full => {}
-            turn => return turn,
+            Turn::Busy => {}
+            // A queue that overflowed holds more than a batch.
+            Turn::Full => was_full = true,
+            turn => {
+                last = turn;
+                break;
+            }
         }
     }
-    Turn::Full
+    if was_full {
+        losses.count(local, socket);
+    }
+    last
+}
+
+/// Datagrams that found no room in the queue of a socket.
+#[derive(Default)]
+struct Losses {
+    /// As the kernel counts them since the socket was made, when last looked at. A socket outlives the process that reads
+    /// it; what it lost before is counted again by the next one, so that the sum goes on where it was.
+    seen: u32,
+}
+
+impl Losses {
+    fn count(&mut self, local: &Local, socket: &Readable) {
+        // A kernel that does not tell leaves them unknown.
+        if let Ok(queues) = sockopt::queues(socket.as_fd()) {
+            local.counts().count_n(Event::DroppedQueue, u64::from(queues.dropped.wrapping_sub(self.seen)));
+            self.seen = queues.dropped;
+        }
+    }
 }
 
 /// From so many datagrams on a batch is of some size.

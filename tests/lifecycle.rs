@@ -9,7 +9,7 @@ use crate::support::address::Address;
 use crate::support::agent::{Plan, http_get};
 use crate::support::client::Udp;
 use crate::support::namespace;
-use crate::support::process::kill;
+use crate::support::process::{kill, stop};
 use crate::support::wire::*;
 use crate::support::{Agent, Query, Upstream, time};
 
@@ -252,7 +252,7 @@ fn a_silent_server_is_ended_and_replaced() {
     let probed = || agent.metrics().contains("dnslet_listener_up{").then_some(());
     time::until("the first probe", probed);
     let first = agent.server();
-    kill(first, Signal::SIGSTOP);
+    stop(first);
     let client = agent.udp();
     client.send(&Query::new("waits.test.", A).bytes());
     assert!(client.receive(time::PATIENCE).is_some(), "the next server answers what waited");

@@ -1,5 +1,6 @@
 //! A child process in its own directory, with everything it prints kept, ended with this value.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,19 @@ pub fn kill(process: u32, signal: Signal) {
     nix::sys::signal::kill(process, signal).expect("the process is alive");
 }
 
+/// Stops a process, and waits until each of its threads stands still: the signal alone lets them go on for a moment.
+pub fn stop(process: u32) {
+    kill(process, Signal::SIGSTOP);
+    time::until("every thread to stand still", || {
+        let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the process is alive");
+        let stopped = |thread: fs::DirEntry| {
+            let state = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            state.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"))
+        };
+        threads.flatten().all(stopped).then_some(())
+    });
+}
+
 fn keep(source: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut source = BufReader::new(source);
@@ -130,7 +144,7 @@ impl Directory {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let path = std::env::temp_dir().join(format!("dnslet-test-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a writable temporary directory");
+        fs::create_dir_all(&path).expect("a writable temporary directory");
         Arc::new(Directory(path))
     }
 
@@ -141,14 +155,14 @@ impl Directory {
     /// Writes a file and returns its whole path.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
-        std::fs::create_dir_all(path.parent().expect("a file in a directory")).expect("a writable directory");
-        std::fs::write(&path, text).expect("a writable directory");
+        fs::create_dir_all(path.parent().expect("a file in a directory")).expect("a writable directory");
+        fs::write(&path, text).expect("a writable directory");
         path
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap_or_default();
+        fs::remove_dir_all(&self.0).unwrap_or_default();
     }
 }

@@ -31,9 +31,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// Bounds of the wait for a check: twice the patience with a query, and all of it where the upstream is down. A
 /// connection that takes longer to open is there for the next check.
 const LIMITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(1);
-/// Of so many checks one goes over the transport that queries do not use; fewer where the upstream is down, so that most
-/// probes find what is most likely.
-const OTHER: [u32; 2] = [2, 4];
+/// Of so many checks of an upstream that is down one goes over the transport that queries do not use: most are to find what
+/// is most likely.
+const OTHER: u32 = 4;
 /// The longest pause after a check that was answered: it may be the last one.
 const AFTER_SUCCESS: Duration = Duration::from_millis(500);
 /// As many lost queries in a row are reason for a check: one alone may be a slow name.
@@ -82,7 +82,7 @@ impl Check {
         let via = self.usual(upstream);
         let alternates = via != upstream.via(self.via);
         // Where checks have failed, those under way try UDP as well.
-        if alternates && upstream.health().fails() == 0 && upstream.silence().is_due(now) {
+        if alternates && upstream.health().fails() == 0 && upstream.silence().is_due(!self.is_on(), now) {
             if !self.is_on() {
                 return Via::Datagram;
             }
@@ -99,7 +99,7 @@ impl Check {
     /// A response came from `upstream` over `via`.
     pub(crate) fn answered(&self, upstream: &Upstream, via: Via, now: Instant) {
         if via == Via::Datagram {
-            upstream.silence().end();
+            upstream.silence().end(now);
         }
         self.upstreams.answered(upstream, self.is_on(), now);
     }
@@ -126,7 +126,7 @@ impl Check {
     }
 
     async fn run(&self, running: Running) {
-        let mut turn = 0;
+        let (mut turn, mut unheard) = (0, None);
         // Between checks the upstream may be dropped from the configuration.
         while let Some(upstream) = running.0.upgrade() {
             let health = upstream.health();
@@ -145,12 +145,18 @@ impl Check {
             let healthy = result.is_ok();
             match result {
                 Ok(()) => {
-                    if via != upstream.via(self.via) && health.fails() != 0 {
-                        upstream.silence().begin(started);
+                    let now = clock::now();
+                    if let Some(asked) = unheard.filter(|_| via == Via::Stream) {
+                        upstream.silence().begin(asked, now);
                     }
-                    self.answered(&upstream, via, clock::now());
+                    self.answered(&upstream, via, now);
                 }
-                Err(why) => self.upstreams.check_failed(&upstream, &why),
+                Err(why) => {
+                    if via == Via::Datagram {
+                        unheard = Some(started);
+                    }
+                    self.upstreams.check_failed(&upstream, &why);
+                }
             }
             drop(upstream);
             // The pause after a success keeps a slow upstream from being checked for every slow answer.
@@ -170,8 +176,11 @@ impl Check {
 
     /// Over what the check of this number goes, counted from 0.
     fn turn(&self, upstream: &Upstream, number: u32) -> Via {
-        let other = number % OTHER[usize::from(self.is_down(upstream))] == 1;
-        let over_stream = (self.usual(upstream) == Via::Stream) != other;
+        let over_stream = if self.is_down(upstream) {
+            (self.usual(upstream) == Via::Stream) != (number % OTHER == 1)
+        } else {
+            number % 2 == 1
+        };
         if over_stream { Via::Stream } else { upstream.via(self.via) }
     }
 

@@ -237,7 +237,7 @@ impl<'a> Exchange<'a> {
         let datagram = matches!(self.attempts[attempt], Some(Attempt::Datagram(_)));
         self.pool.check().answered(upstream, if datagram { Via::Datagram } else { Via::Stream }, now);
         if self.after_silence == Some(attempt) {
-            upstream.silence().begin(now);
+            upstream.silence().begin(self.started, now);
         }
         upstream.health().rcode(rcode);
         upstream.tally().exchanged(rcode, took);

@@ -113,7 +113,12 @@ fn few_packets(source: &Source, outage: Instant, back: Instant) {
     let arrivals: Vec<Arrival> = source.since(outage).into_iter().filter(|arrival| arrival.at < back).collect();
     let most = by_name(&arrivals).into_values().max().unwrap_or(0);
     let (last_tries, probes): (Vec<Arrival>, Vec<Arrival>) =
-        arrivals.iter().filter(|arrival| arrival.at >= outage + NOTICED).cloned().partition(|arrival| arrival.tcp);
+        // Some checks go over TCP.
+        arrivals
+            .iter()
+            .filter(|arrival| arrival.at >= outage + NOTICED)
+            .cloned()
+            .partition(|arrival| arrival.tcp && arrival.is_question());
     println!(
         "{} per second: {:?}; the same name at most {most} times; once noticed {} probes, {} last tries over TCP",
         source.ip(),

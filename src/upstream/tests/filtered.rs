@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::sys::clock;
@@ -114,4 +115,32 @@ async fn a_server_that_comes_back_without_udp_is_found() {
     }
     let exchanged = ask_for(&pool, "www.example.org.", 4500 * MS).await.expect("an answer over TCP");
     assert!(exchanged.took < 1000 * MS, "{:?}", exchanged.took);
+}
+
+#[tokio::test]
+async fn a_server_that_flaps_is_soon_asked_over_udp_again() {
+    let dead = Arc::new(AtomicBool::new(false));
+    let switch = dead.clone();
+    let responder = Responder::start(move |arrival| match switch.load(SeqCst) {
+        true => silent(arrival),
+        false => answering(arrival),
+    })
+    .await;
+    let pool = pool(&[responder.socket], &Upstreams::new(), |_| {});
+    let mut asked = JoinSet::new();
+    for round in 0..6 {
+        dead.store(round % 2 == 0, SeqCst);
+        let started = clock::now();
+        while started.elapsed() < 1000 * MS {
+            let pool = pool.clone();
+            asked.spawn(async move { ask_for(&pool, "www.example.org.", 4500 * MS).await.is_ok() });
+            sleep(10 * MS).await;
+        }
+    }
+    let over = clock::now();
+    while pool.is_down() || pool.members()[0].silence().is_on() {
+        assert!(over.elapsed() < 2500 * MS, "asked over TCP only, or not at all");
+        let _ = ask_for(&pool, "www.example.org.", 4500 * MS).await;
+        sleep(10 * MS).await;
+    }
 }

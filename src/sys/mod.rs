@@ -1,5 +1,6 @@
 //! The `sys` room: safe calls in, system calls out. The only room that may hold `unsafe`.
 
+pub mod alloc;
 pub mod channel;
 pub mod clock;
 pub mod cpu;

@@ -55,7 +55,7 @@ pub struct Leader {
     seats: [Option<Seat>; 2],
 }
 
-/// One who waits for a flight. Dropped, as when its client hangs up, it gives its client's place to wait back.
+/// One who waits for a flight. Dropped, it gives its client's place to wait back.
 pub struct Waiter {
     flight: Arc<Flight>,
     /// `None` for who began the flight, and for who is no client.
@@ -163,11 +163,6 @@ impl Flight {
 }
 
 impl Waiter {
-    /// Whether the flight may land later than a client can wait.
-    pub fn is_late(&self) -> bool {
-        self.flight.late
-    }
-
     /// Waits for the outcome.
     pub async fn outcome(&self) -> Arc<Outcome> {
         self.flight.landed.wait().await.clone()

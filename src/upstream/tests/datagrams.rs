@@ -136,7 +136,7 @@ async fn a_second_truncated_answer_does_not_end_the_wait_for_the_whole_one() {
         })
     };
     for client in [Protocol::Udp, Protocol::Tcp] {
-        let (first, second) = (slow(700, 0).await, slow(0, 800).await);
+        let (first, second) = (slow(1100, 0).await, slow(0, 1300).await);
         let pool = pool(&[first.socket, second.socket], &Upstreams::new(), |spec| spec.policy = Policy::Sequential);
         let query = query("www.example.org.", 1);
         let exchanged = pool.exchange(asking(&query, client, Duration::from_secs(20))).await.unwrap();

@@ -25,6 +25,8 @@ pub struct Settings {
     pub disable_denial: Vec<Name>,
     /// Replies carry the whole TTL until the end.
     pub keepttl: bool,
+    /// For names under these a missing name is kept as the denial of everything beneath it (RFC 8020).
+    pub denial_cut: Vec<Name>,
 }
 
 /// Limits for one class of responses.
@@ -79,6 +81,7 @@ impl Settings {
             disable_success: Vec::new(),
             disable_denial: Vec::new(),
             keepttl: false,
+            denial_cut: Vec::new(),
         }
     }
 

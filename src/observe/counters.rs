@@ -158,6 +158,21 @@ table! {
     UPSTREAM_CONNECTIONS = "dnslet_upstream_connections" Gauge Source Absent ["to"]
         "Connections open to an upstream.";
 
+    AUTOPATH_WALKS = "dnslet_autopath_walks_total" Counter Slab Absent ["outcome"]
+        "Search lists walked for clients, replies from memory included.";
+    AUTOPATH_PLAIN = "dnslet_autopath_plain_total" Counter Slab Absent ["reason"]
+        "First names of search lists that were answered without a walk, or after one that was given up.";
+    AUTOPATH_STEPS = "dnslet_autopath_steps_total" Counter Slab Absent ["by"]
+        "Names tried in walks, by how it was known whether they exist.";
+    AUTOPATH_SAVED = "dnslet_autopath_queries_saved_total" Counter Slab Absent []
+        "Queries that clients did not have to send because a walk answered the first one.";
+    DENIAL_CUTS = "dnslet_denial_cuts_total" Counter Slab Absent []
+        "Lookups answered by the denial of a name above.";
+    DENIAL_CUTS_REFUSED = "dnslet_denial_cuts_refused_total" Counter Slab Absent []
+        "Denials not used for names beneath because such a name was seen to exist.";
+    AAAA_OFF = "dnslet_aaaa_off_total" Counter Slab Absent []
+        "AAAA questions answered with no data because the Corefile says so.";
+
     FLIGHTS = "dnslet_flights" Gauge Source Absent []
         "Misses being resolved now.";
     LIMIT = "dnslet_limit" Gauge Handle Absent ["of"]

@@ -62,6 +62,42 @@ events! {
     RejectedClient = QUERIES_REJECTED "client",
     /// A name in no zone.
     RejectedZone = QUERIES_REJECTED "zone",
+    /// A later name of the search list exists: the reply leads there.
+    WalkFound = AUTOPATH_WALKS "found",
+    /// The name that was asked for exists itself.
+    WalkFirst = AUTOPATH_WALKS "first",
+    /// A name exists and has nothing of the type.
+    WalkNoData = AUTOPATH_WALKS "nodata",
+    /// No name of the search list exists.
+    WalkMissing = AUTOPATH_WALKS "missing",
+    /// A name could not be resolved, and whether it exists is not known.
+    WalkFailed = AUTOPATH_WALKS "failed",
+    /// The namespace in the question does not exist: it is no search list of a pod.
+    PlainNamespace = AUTOPATH_PLAIN "namespace",
+    /// The client walks its list itself, and this is a later name of it.
+    PlainContinued = AUTOPATH_PLAIN "continued",
+    /// `except` names it.
+    PlainExcept = AUTOPATH_PLAIN "except",
+    /// The list is longer than `max_depth`.
+    PlainDepth = AUTOPATH_PLAIN "depth",
+    /// The aliases that were found lead back to the name asked for.
+    PlainLoop = AUTOPATH_PLAIN "loop",
+    /// The cache had the name, or its denial.
+    StepKnown = AUTOPATH_STEPS "cache",
+    /// An upstream was asked for the name.
+    StepAsked = AUTOPATH_STEPS "upstream",
+    /// An upstream was asked for the name just below the suffix, which does not exist either.
+    StepTop = AUTOPATH_STEPS "above",
+    /// The name would be too long.
+    StepTooLong = AUTOPATH_STEPS "too_long",
+    /// A client did not have to send a query.
+    WalkSaved = AUTOPATH_SAVED,
+    /// The denial of a name above was used.
+    DenialCut = DENIAL_CUTS,
+    /// The denial of a name above was not used.
+    DenialCutRefused = DENIAL_CUTS_REFUSED,
+    /// A AAAA question was answered with no data.
+    AaaaOff = AAAA_OFF,
     /// The query joined a miss that was already being resolved.
     FlightJoined = FLIGHTS_JOINED,
     /// Too many misses are being resolved.

@@ -21,8 +21,8 @@ pub mod value;
 
 use crate::cache::settings::Settings as Cache;
 use crate::corefile::{Diagnostic, Directive, ServerBlock, nearest};
-use front::{loadbalance, log};
-use policy::whoami;
+use front::{aaaa, loadbalance, log};
+use policy::{autopath, whoami};
 use report::Report;
 use setting::{
     bind, bufsize, cache, debug, errors, forward, health, loop_check, pprof, prometheus, ready, reload, timeouts,
@@ -31,6 +31,10 @@ use setting::{
 /// What the directives of one server block say.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
+    /// Which AAAA questions are answered with no data.
+    pub aaaa: Option<aaaa::Aaaa>,
+    /// The search list is walked here.
+    pub autopath: Option<autopath::Autopath>,
     /// Where to listen; empty: everywhere.
     pub bind: Vec<bind::Bind>,
     /// The largest UDP size clients and upstreams are offered.
@@ -80,6 +84,8 @@ enum Plugin {
     Errors,
     Log,
     Loadbalance,
+    Aaaa,
+    Autopath,
     Cache,
     Loop,
     Forward,
@@ -105,7 +111,7 @@ enum Part {
 }
 
 /// Every directive in the order in which they act.
-const TABLE: [(Plugin, &str, Repeats, Part); 16] = [
+const TABLE: [(Plugin, &str, Repeats, Part); 18] = [
     (Plugin::Timeouts, "timeouts", Repeats::All, Part::Setting),
     (Plugin::Reload, "reload", Repeats::First, Part::Setting),
     (Plugin::Bufsize, "bufsize", Repeats::First, Part::Handler),
@@ -118,6 +124,8 @@ const TABLE: [(Plugin, &str, Repeats, Part); 16] = [
     (Plugin::Errors, "errors", Repeats::Once, Part::Handler),
     (Plugin::Log, "log", Repeats::All, Part::Handler),
     (Plugin::Loadbalance, "loadbalance", Repeats::All, Part::Handler),
+    (Plugin::Aaaa, "aaaa", Repeats::Once, Part::Handler),
+    (Plugin::Autopath, "autopath", Repeats::Once, Part::Handler),
     (Plugin::Cache, "cache", Repeats::Once, Part::Handler),
     (Plugin::Loop, "loop", Repeats::Once, Part::Handler),
     (Plugin::Forward, "forward", Repeats::All, Part::Handler),
@@ -125,7 +133,7 @@ const TABLE: [(Plugin, &str, Repeats, Part); 16] = [
 ];
 
 /// What CoreDNS has and this program does not.
-const ELSEWHERE: [&str; 40] = [
+const ELSEWHERE: [&str; 39] = [
     "root",
     "metadata",
     "geoip",
@@ -146,7 +154,6 @@ const ELSEWHERE: [&str; 40] = [
     "rewrite",
     "header",
     "dnssec",
-    "autopath",
     "minimal",
     "template",
     "transfer",
@@ -230,6 +237,8 @@ impl Plugin {
             Plugin::Errors => settings.errors = Some(errors::parse(line, report)),
             Plugin::Log => settings.log.extend(log::parse(line, report)),
             Plugin::Loadbalance => settings.loadbalance = Some(loadbalance::parse(line, report)),
+            Plugin::Aaaa => settings.aaaa = aaaa::parse(line, report),
+            Plugin::Autopath => settings.autopath = autopath::parse(line, report),
             Plugin::Cache => settings.cache = Some(cache::parse(line, report)),
             Plugin::Loop => {
                 loop_check::parse(line, report);

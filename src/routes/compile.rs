@@ -277,6 +277,8 @@ fn route(keys: &[Served], settings: Settings) -> Route {
     Route {
         zones,
         fingerprint,
+        aaaa: settings.aaaa,
+        autopath: settings.autopath,
         cache: settings.cache,
         forwards: forwards.collect(),
         bufsize: settings.bufsize,

@@ -36,8 +36,10 @@ use std::path::{Path, PathBuf};
 use crate::cache::settings::Settings as Cache;
 use crate::corefile::{self, Diagnostic, Environment, Files, Parsed, Severity, SourceMap, render_all};
 use crate::dns::{Name, Rcode};
+use crate::plugins::front::aaaa::Aaaa;
 use crate::plugins::front::loadbalance::Loadbalance;
 use crate::plugins::front::log::LogRule;
+use crate::plugins::policy::autopath::Autopath;
 use crate::plugins::setting::errors::Errors;
 use crate::plugins::setting::prometheus::Prometheus;
 use crate::plugins::setting::ready::Ready;
@@ -96,6 +98,10 @@ pub struct Route {
     pub zones: Vec<Name>,
     /// Equal for two versions of a block whose kept answers are interchangeable. Upstream addresses do not count.
     pub fingerprint: u64,
+    /// Which AAAA questions are answered with no data.
+    pub aaaa: Option<Aaaa>,
+    /// The search list is walked here.
+    pub autopath: Option<Autopath>,
     /// What is kept.
     pub cache: Option<Cache>,
     /// Whom to ask; the first that matches a name.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::cache::Cache;
 use crate::observe::log::QueryLog;
 use crate::observe::{Readiness, Registry, Sockets, counters};
-use crate::resolve::{ClientPolicy, Failures, Flights, Parts, Resolver};
+use crate::resolve::{ClientPolicy, Failures, Flights, Parts, Resolver, Walks};
 use crate::routes::Routes;
 use crate::sys::sockopt;
 use crate::upstream::Upstreams;
@@ -41,6 +41,7 @@ pub(super) struct Common {
     pub(super) cache: Arc<Cache>,
     pub(super) flights: Arc<Flights>,
     pub(super) failures: Arc<Failures>,
+    pub(super) walks: Arc<Walks>,
     pub(super) upstreams: Upstreams,
     pub(super) budget: Budget,
 }
@@ -102,6 +103,7 @@ impl Common {
             cache,
             flights,
             failures,
+            walks: Arc::default(),
             upstreams,
             budget,
         }
@@ -146,6 +148,7 @@ impl Common {
             cache: Arc::clone(&self.cache),
             flights: Arc::clone(&self.flights),
             failures: Arc::clone(&self.failures),
+            walks: Arc::clone(&self.walks),
             registry: Arc::clone(&self.registry),
             clients: self.clients.clone(),
             query_log: Some(self.query_log.clone()),

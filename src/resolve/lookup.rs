@@ -25,6 +25,18 @@ enum Found {
     Absent,
 }
 
+/// What memory has for a question, and so what becomes of it.
+pub(super) enum Known {
+    /// An answer.
+    Fresh(Arc<Entry>),
+    /// An expired answer that is used at once. `hope`: somebody could be asked for a better one.
+    Stale { entry: Arc<Entry>, hope: bool },
+    /// The failure of a moment ago.
+    Failed(Arc<Outcome>),
+    /// Somebody has to be asked; what has expired is used if that fails.
+    Unknown(Option<Arc<Entry>>),
+}
+
 impl Resolver {
     /// Answers from the cache, or from the memory of a failure, if they have something.
     pub(super) fn look_up(
@@ -34,20 +46,31 @@ impl Resolver {
         query: &mut Query<'_>,
         out: &mut [u8],
     ) -> Verdict {
-        match self.find(way, settings, query) {
-            Found::Fresh(entry) => self.hit(way, settings, query, &entry, out),
-            Found::Stale(entry) => {
-                let stale = settings.serve_stale.as_ref().expect("stale entries are found only where they are used");
-                self.stale(way, stale, query, entry, out)
+        match self.know(way, settings, query) {
+            Known::Fresh(entry) => self.hit(way, settings, query, &entry, out),
+            Known::Stale { entry, hope } => self.stale(way, settings, query, entry, hope, out),
+            Known::Failed(failure) => self.fail_again(way, query, &failure, out),
+            Known::Unknown(old) => {
+                way.slab.cache_miss();
+                self.miss(way, query, old, out)
             }
-            Found::Absent => match self.failed(way, query) {
-                Some(failure) => self.fail_again(way, query, &failure, out),
-                None => {
-                    way.slab.cache_miss();
-                    self.miss(way, query, None, out)
-                }
-            },
         }
+    }
+
+    /// What memory has for a question. Counts nothing.
+    pub(super) fn know(&self, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>) -> Known {
+        let entry = match self.find(way, settings, query) {
+            Found::Fresh(entry) => return Known::Fresh(entry),
+            Found::Absent => return self.failed(way, query).map_or(Known::Unknown(None), Known::Failed),
+            Found::Stale(entry) => entry,
+        };
+        let verify = settings.serve_stale.as_ref().is_some_and(|stale| stale.verify);
+        // What is down is probed anyway, and what failed a moment ago is not asked again: no hope, nobody asked.
+        let hope = !self.is_down(way, query) && self.failed(way, query).is_none();
+        if verify && hope && !entry.refresh_paused(way.now, self.recoveries(way.route_index)) {
+            return Known::Unknown(Some(entry));
+        }
+        Known::Stale { entry, hope }
     }
 
     /// How this very question failed a short time ago.
@@ -94,7 +117,7 @@ impl Resolver {
         newest.filter(usable).map_or(Found::Absent, Found::Stale)
     }
 
-    fn hit(
+    pub(super) fn hit(
         self: &Arc<Self>,
         way: &Way<'_>,
         settings: &Settings,
@@ -122,21 +145,16 @@ impl Resolver {
     fn stale(
         self: &Arc<Self>,
         way: &Way<'_>,
-        stale: &ServeStale,
+        settings: &Settings,
         query: &mut Query<'_>,
         entry: Arc<Entry>,
+        hope: bool,
         out: &mut [u8],
     ) -> Verdict {
-        let recoveries = self.recoveries(way.route_index);
-        // What is down is probed anyway, and what failed a moment ago is not asked again: no hope, nobody asked.
-        let hope = !self.is_down(way, query) && self.failed(way, query).is_none();
-        if stale.verify && hope && !entry.refresh_paused(way.now, recoveries) {
-            way.slab.cache_miss();
-            return self.miss(way, query, Some(entry), out);
-        }
+        let stale = settings.serve_stale.as_ref().expect("stale entries are found only where they are used");
         way.slab.cache_hit(counted(entry.class));
         let length = self.write_stale(way, stale, query, &entry, out);
-        if hope && entry.try_refresh(way.now, recoveries) {
+        if hope && entry.try_refresh(way.now, self.recoveries(way.route_index)) {
             way.slab.prefetch();
             return Verdict::Refresh(length, Miss::refresh(self.clone(), way, query, entry));
         }
@@ -180,7 +198,7 @@ impl Resolver {
     }
 }
 
-fn counted(class: Class) -> observe::Class {
+pub(super) fn counted(class: Class) -> observe::Class {
     match class {
         Class::Success => observe::Class::Success,
         Class::Denial => observe::Class::Denial,

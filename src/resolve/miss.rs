@@ -45,6 +45,14 @@ pub struct Miss {
     old: Option<Arc<Entry>>,
 }
 
+/// What a miss has come to, for who writes the reply himself.
+#[derive(Debug)]
+pub(super) enum Landed {
+    Outcome(Arc<Outcome>),
+    /// There is nothing better than the expired entry.
+    Stale(Arc<Entry>),
+}
+
 impl Miss {
     pub(super) fn new(
         resolver: Arc<Resolver>,
@@ -104,13 +112,22 @@ impl Miss {
         if self.place.is_none() && !self.board() {
             return self.shed(out);
         }
-        let mut outcome = self.wait().await;
+        let outcome = self.landing().await;
+        self.end(outcome.as_deref(), clock::now(), out);
+    }
+
+    /// Waits for what it has boarded, and gives what a client would get. A refresh that has nothing to renew is over
+    /// with that.
+    pub(super) async fn land(mut self) -> Landed {
+        let outcome = self.landing().await;
+        self.judge(outcome, clock::now())
+    }
+
+    async fn landing(&mut self) -> Option<Arc<Outcome>> {
+        let outcome = self.wait().await;
         // Its worker ended, or it panicked: then this one sees to a flight of its own, once.
         let aborted = outcome.as_ref().is_some_and(|outcome| outcome.is_aborted());
-        if aborted && self.board() {
-            outcome = self.wait().await;
-        }
-        self.end(outcome.as_deref(), clock::now(), out);
+        if aborted && self.board() { self.wait().await } else { outcome }
     }
 
     /// The outcome of the flight that it has boarded, or `None` when the client should not wait any longer.
@@ -176,19 +193,34 @@ impl Miss {
     /// What is done when waiting is over: with an outcome, or without one because it took too long. An expired entry is
     /// used unless the outcome is better; after a failure there is a pause before it is refreshed again.
     pub fn end(&self, outcome: Option<&Outcome>, now: Instant, out: &mut Vec<u8>) {
-        // Half an answer is no better than an old one that is whole.
-        let answered = outcome.is_some_and(|outcome| outcome.is_answer() && !outcome.is_truncated());
-        match (&self.old, outcome) {
-            (Some(old), _) if !answered => {
-                self.paused(old, outcome.map_or(self.recheck(), |outcome| self.pause(outcome)), now);
-                if !self.is_refresh() {
-                    self.finish_stale(out);
-                }
-            }
-            (Some(old), _) if self.is_refresh() => old.refresh_ended(now, None, 0),
-            (_, Some(outcome)) => self.finish(outcome, out),
-            (_, None) => self.finish(&late(), out),
+        let stale = self.note_refresh(outcome, now);
+        match outcome {
+            _ if self.is_refresh() => {}
+            _ if stale => self.finish_stale(out),
+            Some(outcome) => self.finish(outcome, out),
+            None => self.finish(&late(), out),
         }
+    }
+
+    /// The same, for who writes the reply himself.
+    pub(super) fn judge(&self, outcome: Option<Arc<Outcome>>, now: Instant) -> Landed {
+        match &self.old {
+            Some(old) if self.note_refresh(outcome.as_deref(), now) => Landed::Stale(old.clone()),
+            _ => Landed::Outcome(outcome.unwrap_or_else(|| Arc::new(late()))),
+        }
+    }
+
+    /// Ends the refresh of an expired entry, with a pause before the next unless it was answered. Whether that entry is to
+    /// be used: half an answer is no better than an old one that is whole.
+    fn note_refresh(&self, outcome: Option<&Outcome>, now: Instant) -> bool {
+        let Some(old) = &self.old else { return false };
+        let answered = outcome.is_some_and(|outcome| outcome.is_answer() && !outcome.is_truncated());
+        if !answered {
+            self.paused(old, outcome.map_or(self.recheck(), |outcome| self.pause(outcome)), now);
+        } else if self.is_refresh() {
+            old.refresh_ended(now, None, 0);
+        }
+        !answered
     }
 
     fn finish_stale(&self, out: &mut Vec<u8>) {

@@ -17,6 +17,7 @@
 mod accept;
 mod answer;
 mod asked;
+mod autopath;
 mod bits;
 mod drive;
 mod failures;
@@ -38,6 +39,7 @@ mod whoami;
 pub use accept::{Mismatch, accept};
 pub use answer::Verdict;
 pub use asked::Asked;
+pub use autopath::Walks;
 pub use bits::Bits;
 pub use failures::Failures;
 pub use flights::Flights;

@@ -1,5 +1,7 @@
 //! The snapshot that answers queries.
 
+use std::hash::{Hash, Hasher};
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,9 +13,10 @@ use crate::observe::log::QueryLog;
 use crate::observe::{Meter, MeterKey, Registry};
 use crate::plugins::front::loadbalance::{Loadbalance, Weighted};
 use crate::plugins::front::weights::Weights;
-use crate::routes::{Listen, Route, Routes};
+use crate::routes::{Fnv, Listen, Route, Routes};
 use crate::upstream::Pool;
 
+use super::autopath::{Search, Walks};
 use super::failures::Failures;
 use super::flights::Flights;
 use super::gate::ClientPolicy;
@@ -34,6 +37,8 @@ pub struct Parts {
     pub flights: Arc<Flights>,
     /// The questions that failed, the same for all snapshots.
     pub failures: Arc<Failures>,
+    /// Which clients walk search lists themselves, the same for all snapshots.
+    pub walks: Arc<Walks>,
     /// Where is counted.
     pub registry: Arc<Registry>,
     /// Who is answered.
@@ -50,6 +55,7 @@ pub struct Resolver {
     pub(super) cache: Arc<Cache>,
     pub(super) flights: Arc<Flights>,
     pub(super) failures: Arc<Failures>,
+    pub(super) walks: Arc<Walks>,
     pub(super) registry: Arc<Registry>,
     pub(super) clients: ClientPolicy,
     pub(super) query_log: Option<QueryLog>,
@@ -64,12 +70,16 @@ pub(super) struct Line {
     pub(super) errors: Option<ErrorsLog>,
     /// What the file of `loadbalance weighted` says.
     pub(super) weights: Option<ArcSwap<Weights>>,
+    /// The search list of `autopath`, as far as the question does not name it.
+    pub(super) search: Option<ArcSwap<Search>>,
 }
 
 /// What one listener needs beside its zone table.
 pub(super) struct Door {
     /// For each zone of the listener's table.
     pub(super) meters: Vec<Arc<Meter>>,
+    /// Equal for two snapshots in which every name has the same route.
+    pub(super) fingerprint: u64,
     /// For queries that no zone takes.
     pub(super) dropped: Arc<Meter>,
 }
@@ -77,7 +87,7 @@ pub(super) struct Door {
 impl Resolver {
     /// Puts a snapshot together. Counters, entries and quotas of routes that did not change are found again.
     pub fn new(parts: Parts) -> Resolver {
-        let Parts { routes, pools, cache, flights, failures, registry, clients, query_log } = parts;
+        let Parts { routes, pools, cache, flights, failures, walks, registry, clients, query_log } = parts;
         assert_eq!(pools.len(), routes.routes.len(), "each route has its pools");
         let lines = routes
             .routes
@@ -89,10 +99,11 @@ impl Resolver {
                 guard: route.loop_check.then(|| LoopGuard::new(route.zones.first().unwrap_or(&Name::root()))),
                 errors: route.errors.as_ref().map(|errors| ErrorsLog::new(errors.consolidate.clone())),
                 weights: matches!(route.loadbalance, Some(Loadbalance::Weighted(_))).then(ArcSwap::default),
+                search: route.autopath.as_ref().map(|autopath| ArcSwap::from_pointee(Search::of(autopath))),
             })
             .collect();
         let doors = routes.listens.iter().map(|listen| Door::new(listen, &routes.routes, &registry)).collect();
-        Resolver { routes, lines, doors, cache, flights, failures, registry, clients, query_log }
+        Resolver { routes, lines, doors, cache, flights, failures, walks, registry, clients, query_log }
     }
 
     /// From now on these are the weights of every route whose `loadbalance` line is this one. Until told, a route has
@@ -103,6 +114,18 @@ impl Resolver {
                 && own == by
             {
                 place.store(Arc::clone(weights));
+            }
+        }
+    }
+
+    /// From now on this is the search list of every route whose `autopath` line names the file. Until told, such a route
+    /// has none.
+    pub fn search(&self, file: &Path, domains: &Arc<[Name]>) {
+        for (route, line) in self.routes.routes.iter().zip(&self.lines) {
+            if let (Some(autopath), Some(place)) = (&route.autopath, &line.search)
+                && autopath.file() == Some(file)
+            {
+                place.store(Arc::new(Search::new(domains.clone())));
             }
         }
     }
@@ -164,6 +187,8 @@ impl Door {
                 })
             })
             .collect();
-        Door { meters, dropped: registry.meter(&MeterKey::dropped(&server)) }
+        let mut hash = Fnv::default();
+        listen.zones.entries().for_each(|(zone, route)| (zone, routes[route].fingerprint).hash(&mut hash));
+        Door { meters, fingerprint: hash.finish(), dropped: registry.meter(&MeterKey::dropped(&server)) }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
+use super::fnv::Fnv;
 use super::listen::{Place, places};
 use super::loops;
 use super::sources::Sources;
@@ -297,7 +298,7 @@ fn route(keys: &[Served], settings: Settings) -> Route {
 /// Two blocks at different addresses may serve one zone from different upstreams, so keys and addresses are part of
 /// it; for an interface its name, so that a new address of the node keeps what is cached.
 fn fingerprint(keys: &[Served], settings: &Settings) -> u64 {
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    let mut hash = Fnv::default();
     for served in keys {
         (&served.zone, served.port).hash(&mut hash);
     }
@@ -311,21 +312,6 @@ fn fingerprint(keys: &[Served], settings: &Settings) -> u64 {
         (&forward.from, &forward.except, &forward.next, forward.next_on_nodata, &forward.spec.failover).hash(&mut hash);
     }
     hash.finish()
-}
-
-/// FNV-1a: the same in every process, so that entries survive a restart.
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// Adds what a block says about the process.

@@ -25,6 +25,7 @@
 
 mod compile;
 mod delta;
+mod fnv;
 mod listen;
 mod loops;
 mod sources;
@@ -50,6 +51,7 @@ use crate::upstream::spec::PoolSpec;
 
 pub use compile::compile;
 pub use delta::Delta;
+pub use fnv::Fnv;
 pub use sources::{Interface, Sources};
 pub use zones::ZoneTable;
 

@@ -47,6 +47,7 @@ impl Shared {
             cache: Arc::clone(&self.cache),
             flights: Arc::clone(&self.flights),
             failures: Arc::clone(&self.failures),
+            walks: Arc::default(),
             registry: Arc::clone(&self.registry),
             clients: ClientPolicy::default(),
             query_log: None,

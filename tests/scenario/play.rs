@@ -63,6 +63,7 @@ impl Player {
             cache: Cache::new(16 << 20),
             flights: Flights::new(Bounds::sharing(400, 200)),
             failures: Failures::new(4 << 20),
+            walks: Arc::default(),
             registry: Arc::clone(&registry),
             clients: ClientPolicy::default(),
             query_log: None,

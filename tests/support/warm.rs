@@ -108,6 +108,7 @@ fn resolver(routes: routes::Routes, upstreams: &Upstreams) -> Resolver {
         cache: Cache::new(64 << 20),
         flights: Flights::new(Bounds::sharing(4096, 2048)),
         failures: Failures::new(1 << 16),
+        walks: Arc::default(),
         registry: Registry::new(1),
         clients: ClientPolicy::default(),
         query_log: None,

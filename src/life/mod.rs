@@ -47,6 +47,7 @@ mod refusal;
 mod reload;
 pub mod resolvconf;
 mod scrape;
+mod searches;
 mod server;
 mod signals;
 mod snapshot;

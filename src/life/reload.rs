@@ -42,6 +42,7 @@ impl Agent<'_> {
     pub(super) async fn look_again(&mut self) {
         self.look_at_resolv_confs();
         self.look_at_weights();
+        self.look_at_searches();
         self.listen_where_missing().await;
         self.probe_listeners();
         let follows = match self.options.configuration {
@@ -176,6 +177,17 @@ impl Agent<'_> {
         self.current.weights.hand_to(&self.current.resolver);
     }
 
+    /// A file that was edited into something useless leaves its old search list in place.
+    fn look_at_searches(&mut self) {
+        for news in self.current.searches.read_again() {
+            match news {
+                Ok(list) => tracing::info!(plugin = "autopath", "the search list is now that of {list}"),
+                Err(fault) => tracing::error!(plugin = "autopath", "{fault}"),
+            }
+        }
+        self.current.searches.hand_to(&self.current.resolver);
+    }
+
     fn refuse(&mut self, reason: Reason, refused: Refused) {
         if let (Refused::Corefile(faults), Some(watch)) = (&refused, &mut self.watch) {
             watch.add(faults.imports.iter().cloned());
@@ -267,7 +279,9 @@ impl Agent<'_> {
         let stubs = self.current.files.paths().map(PathBuf::from);
         let imports = self.current.imports.iter().cloned();
         let weights = self.current.weights.paths().map(PathBuf::from);
-        let files = self.sources.files().into_iter().chain(imports).chain(stubs).chain(weights).collect();
+        let searches = self.current.searches.paths().map(PathBuf::from);
+        let others = stubs.chain(weights).chain(searches);
+        let files = self.sources.files().into_iter().chain(imports).chain(others).collect();
         if let Some(watch) = &mut self.watch {
             watch.set(files);
         }

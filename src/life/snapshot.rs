@@ -22,6 +22,7 @@ use super::load::Loaded;
 use super::options::Options;
 use super::pools::{Pools, ResolvConfs};
 use super::resolvconf::Own;
+use super::searches::SearchFiles;
 use super::server::Bound;
 use super::weights::WeightFiles;
 use super::{machine, scrape};
@@ -53,6 +54,7 @@ pub(super) struct Snapshot {
     pub(super) resolver: Arc<Resolver>,
     pub(super) files: ResolvConfs,
     pub(super) weights: WeightFiles,
+    pub(super) searches: SearchFiles,
     pub(super) hosts: Hosts,
     pub(super) digest: String,
     pub(super) imports: Vec<PathBuf>,
@@ -122,26 +124,33 @@ impl Common {
         let own = own(&routes);
         let files = ResolvConfs::read(&routes, &own).map_err(|error| error.to_string())?;
         let weights = WeightFiles::read(&routes)?;
+        let searches = SearchFiles::read(&routes)?;
         let hosts = Hosts::resolve(&routes, &own, known).await?;
         let pools = files.pools(&routes, &hosts, &self.upstreams)?;
         let bound = self.bind(&routes, served)?;
         let wanted = self.wanted(&routes);
         let endpoints = endpoints.prepare(&wanted, |address| self.keeper.http(address))?;
         let routes = Arc::new(routes);
-        let resolver = self.resolver(&routes, pools, &weights);
+        let resolver = self.resolver(&routes, pools, &weights, &searches);
         let last = Last { text, hosts: hosts.known() };
-        let snapshot = Snapshot { routes, resolver, files, weights, hosts, digest, imports };
+        let snapshot = Snapshot { routes, resolver, files, weights, searches, hosts, digest, imports };
         Ok(Next { snapshot, last, bound, wanted, endpoints })
     }
 
     /// The same configuration with other contents of its resolv.conf files.
     pub(super) fn with_files(&self, current: &Snapshot, files: ResolvConfs) -> Result<Snapshot, String> {
         let pools = files.pools(&current.routes, &current.hosts, &self.upstreams)?;
-        let resolver = self.resolver(&current.routes, pools, &current.weights);
+        let resolver = self.resolver(&current.routes, pools, &current.weights, &current.searches);
         Ok(Snapshot { resolver, files, ..current.clone() })
     }
 
-    fn resolver(&self, routes: &Arc<Routes>, pools: Pools, weights: &WeightFiles) -> Arc<Resolver> {
+    fn resolver(
+        &self,
+        routes: &Arc<Routes>,
+        pools: Pools,
+        weights: &WeightFiles,
+        searches: &SearchFiles,
+    ) -> Arc<Resolver> {
         let resolver = Resolver::new(Parts {
             routes: Arc::clone(routes),
             pools,
@@ -154,6 +163,7 @@ impl Common {
             query_log: Some(self.query_log.clone()),
         });
         weights.hand_to(&resolver);
+        searches.hand_to(&resolver);
         Arc::new(resolver)
     }
 

@@ -213,6 +213,9 @@ pub fn parse(block: &ServerBlock, found: &mut Vec<Diagnostic>) -> Settings {
             }
         }
     }
+    if let Some(autopath) = &settings.autopath {
+        autopath::check(block, autopath, settings.cache.is_some(), &mut report);
+    }
     settings
 }
 

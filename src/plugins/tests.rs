@@ -1,3 +1,4 @@
+mod autopath;
 mod forward;
 
 use std::path::Path;
@@ -313,7 +314,7 @@ fn logs_errors_and_order_of_addresses() {
 
 #[test]
 fn unknown_directives() {
-    let have = "dnslet has timeouts, reload, bufsize, bind, debug, ready, health, pprof, prometheus, errors, log, loadbalance, cache, loop, forward, whoami";
+    let have = "dnslet has timeouts, reload, bufsize, bind, debug, ready, health, pprof, prometheus, errors, log, loadbalance, aaaa, autopath, cache, loop, forward, whoami";
     assert_eq!(read("forwrd . 1\nkubernetes cluster.local\nexample.com:53 {\n errors\n}\nqwertyuiop").1, [
         "2:1: unknown directive `forwrd` (did you mean `forward`?)".to_owned(),
         format!("3:1: `kubernetes` is a CoreDNS plugin that dnslet does not have (remove it; {have})"),

@@ -1,10 +1,12 @@
 //! `autopath [ZONES...] RESOLV-CONF | @query { ... }`: the search list of a stub resolver is walked here, not there.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use crate::corefile::Directive;
+use crate::corefile::{Diagnostic, Directive, ServerBlock, Span, Token};
 use crate::dns::Name;
-use crate::plugins::report::Report;
+use crate::plugins::report::{Report, options};
+use crate::plugins::value::{Key, name};
 
 /// The file whose search list every pod has after that of the cluster.
 pub const NODES: &str = "/etc/resolv.conf";
@@ -43,13 +45,194 @@ impl Autopath {
     }
 }
 
+/// How many domains a search list has at most, and how many characters with the blanks between them: kubelet cuts what is
+/// longer.
+pub const MAX_SUFFIXES: usize = 32;
+/// See [`MAX_SUFFIXES`].
+pub const MAX_CHARACTERS: usize = 2048;
+/// Names of a walk that are in no search list of a node: three of the cluster, and the one looked for.
+const OTHERS: usize = 4;
+const DEFAULT_DEPTH: usize = 10;
+const DEPTHS: RangeInclusive<i64> = 2..=40;
+const SYNTAX: &str = "autopath [ZONES...] RESOLV-CONF|@query";
+
 pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Option<Autopath> {
-    let words = report.args(line, 1..=usize::MAX, "autopath [ZONES...] RESOLV-CONF|@query");
+    let words = report.args(line, 1..=usize::MAX, SYNTAX);
     let (source, zones) = words.split_last()?;
-    let list = match &*source.text {
-        "@query" => List::Query(None),
-        path => List::File(path.into()),
+    for word in zones.iter().filter(|word| word.text.starts_with('@')) {
+        report.add(Diagnostic::error(word.span, format!("`{word}` comes last")).help(format!("write `{SYNTAX}`")));
+    }
+    let mut list = source_of_list(source, report);
+    let (mut except, mut max_depth, mut searched) = (Vec::new(), DEFAULT_DEPTH, None);
+    for option in options(line) {
+        report.no_block(option);
+        match &*option.name.text {
+            "search" => search(option, &mut list, searched.replace(option.name.span), report),
+            "except" => {
+                let words = report.args(option, 1..=usize::MAX, "except NAME...");
+                except.extend(words.iter().filter_map(|word| report.name(word)));
+            }
+            "max_depth" => {
+                let depth = report.one(option, "max_depth N").and_then(|word| report.integer(word, DEPTHS));
+                max_depth = depth.and_then(|depth| usize::try_from(depth).ok()).unwrap_or(max_depth);
+            }
+            _ => report.unknown_option("autopath", option, &["search", "except", "max_depth"]),
+        }
+    }
+    let zones: Vec<Token> = zones.iter().filter(|word| !word.text.starts_with('@')).cloned().collect();
+    let zones = (!zones.is_empty()).then(|| report.zones(&zones));
+    Some(Autopath { zones, list, except, max_depth })
+}
+
+/// The last word of the line.
+fn source_of_list(word: &Token, report: &mut Report<'_>) -> List {
+    let text = &*word.text;
+    let fault = |message: String| Diagnostic::error(word.span, message);
+    let finding = match text {
+        "@query" => return List::Query(None),
+        "" => fault("this file name is empty".into()).help("name a file, or write `@query`"),
+        _ if text.starts_with('@') => fault(format!("`{text}` cannot be asked for a search list"))
+            .label("the pod's namespace is in the question")
+            .help("write `@query`"),
+        _ if !text.contains('/') => fault(format!("`{text}` is taken for a file, which needs a slash"))
+            .help(format!("write `./{text}` for a file, or `autopath {text} @query` for the names of a cluster")),
+        _ => return List::File(text.into()),
     };
-    let zones = (!zones.is_empty()).then(|| report.zones(zones));
-    Some(Autopath { zones, list, except: Vec::new(), max_depth: 10 })
+    report.add(finding);
+    List::Query(None)
+}
+
+/// `earlier`: where this option was given before.
+fn search(option: &Directive, list: &mut List, earlier: Option<Span>, report: &mut Report<'_>) {
+    let place = option.name.span;
+    if let Some(earlier) = earlier {
+        return report.add(
+            Diagnostic::error(place, "`search` is given twice")
+                .related(earlier, "first here")
+                .help("put all suffixes on one line"),
+        );
+    }
+    let List::Query(suffixes) = list else {
+        return report.add(
+            Diagnostic::error(place, "`search` belongs to `@query`")
+                .label("the search list is that of the file")
+                .help("remove it"),
+        );
+    };
+    let words = report.args(option, 1..=usize::MAX, "search SUFFIX...");
+    if let (Some(none), true) = (words.iter().find(|word| &*word.text == "."), words.len() > 1) {
+        return report.add(
+            Diagnostic::error(none.span, "`.` beside suffixes")
+                .label("this means that there are none")
+                .help("remove it, or all the others"),
+        );
+    }
+    let mut named: Vec<(Name, Span)> = Vec::new();
+    for word in words.iter().filter(|word| &*word.text != ".") {
+        let Some(name) = report.name(word) else { continue };
+        match named.iter().find(|(known, _)| *known == name) {
+            Some((_, first)) => report.add(
+                Diagnostic::warning(word.span, format!("`{word}` is named twice"))
+                    .label("left out")
+                    .related(*first, "first here")
+                    .help("remove it"),
+            ),
+            None => named.push((name, word.span)),
+        }
+    }
+    if let Some((_, extra)) = named.get(MAX_SUFFIXES) {
+        report.add(
+            Diagnostic::error(*extra, format!("more than {MAX_SUFFIXES} suffixes"))
+                .label("pods have no more: kubelet cuts the list here")
+                .help(format!("name at most {MAX_SUFFIXES}")),
+        );
+    }
+    *suffixes = Some(named.into_iter().map(|(name, _)| name).collect());
+}
+
+/// What the line says against the rest of its block. `cached`: the block has a cache.
+pub(crate) fn check(block: &ServerBlock, autopath: &Autopath, cached: bool, report: &mut Report<'_>) {
+    let Some(line) = block.directives.iter().find(|line| &*line.name.text == "autopath") else { return };
+    let place = line.name.span;
+    if !cached {
+        report.add(
+            Diagnostic::warning(place, "`autopath` without `cache`: every walk asks everything anew")
+                .help("add a line `cache`"),
+        );
+    }
+    let block_zones: Vec<Name> = block.keys.iter().flat_map(zones_of).collect();
+    check_zones(line, autopath, &block_zones, report);
+    let zones = autopath.zones.as_ref().unwrap_or(&block_zones);
+    let excepted = |zone: &Name| autopath.except.iter().any(|except| zone.is_under(except));
+    if !zones.is_empty() && zones.iter().all(excepted) {
+        report.add(
+            Diagnostic::warning(place_of(line, "except"), "`except` leaves no name for `autopath`")
+                .help("name less, or remove `autopath`"),
+        );
+    }
+    check_suffixes(line, autopath, zones, report);
+}
+
+fn check_zones(line: &Directive, autopath: &Autopath, block: &[Name], report: &mut Report<'_>) {
+    let query = matches!(autopath.list, List::Query(_));
+    if query && autopath.zones.is_none() && block.contains(&Name::root()) {
+        report.add(
+            Diagnostic::error(line.name.span, "`@query` needs the name of the cluster's zone here")
+                .label("this block is for all names")
+                .help("write `autopath cluster.local @query`, or move the line to the block of that zone"),
+        );
+    }
+    let words = line.args.split_last().map_or(&[][..], |(_, zones)| zones);
+    let words = words.iter().filter(|word| !word.text.starts_with('@'));
+    for (word, zone) in words.flat_map(|word| zones_of(word).into_iter().map(move |zone| (word, zone))) {
+        if query && zone == Name::root() {
+            report.add(
+                Diagnostic::error(word.span, "`.` is not the zone of a cluster")
+                    .help("name the zone, as in `autopath cluster.local @query`"),
+            );
+        } else if !block.iter().any(|own| zone.is_under(own) || own.is_under(&zone)) {
+            report.add(
+                Diagnostic::warning(word.span, format!("{zone} is not in this block"))
+                    .label("never asked here")
+                    .help("move the line to the block of this zone, or remove the zone"),
+            );
+        }
+    }
+}
+
+fn check_suffixes(line: &Directive, autopath: &Autopath, zones: &[Name], report: &mut Report<'_>) {
+    let List::Query(Some(suffixes)) = &autopath.list else { return };
+    let words = options(line).iter().filter(|option| &*option.name.text == "search").flat_map(|option| &option.args);
+    for word in words {
+        let Ok(name) = name(&word.text) else { continue };
+        let own = zones.iter().find(|zone| **zone != Name::root() && name.is_under(zone));
+        if let (Some(zone), true) = (own, suffixes.contains(&name)) {
+            report.add(
+                Diagnostic::warning(word.span, format!("`{word}` is in the cluster's own zone {zone}"))
+                    .label("a pod's list has the cluster's suffixes in any case")
+                    .help("remove it; to have no other suffixes, write `search .`"),
+            );
+        }
+    }
+    let names = suffixes.len() + OTHERS;
+    if names > autopath.max_depth && suffixes.len() <= MAX_SUFFIXES {
+        report.add(
+            Diagnostic::warning(
+                place_of(line, "search"),
+                format!("a search list has {names} names with these suffixes"),
+            )
+            .label(format!("a walk has {} at most", autopath.max_depth))
+            .help(format!("write `max_depth {names}`")),
+        );
+    }
+}
+
+/// Where an option first stands.
+fn place_of(line: &Directive, option: &str) -> Span {
+    options(line).iter().find(|found| &*found.name.text == option).map_or(line.name.span, Directive::span)
+}
+
+/// None where the word is no zone, which is said elsewhere.
+fn zones_of(word: &Token) -> Vec<Name> {
+    Key::parse(&word.text).map(|key| key.zones).unwrap_or_default()
 }

@@ -16,6 +16,8 @@ mod hosts;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod looking;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod outside;

@@ -44,7 +44,7 @@ fn find(command: &Command, name: &str) -> Option<Known> {
 fn stray(argument: &str) -> String {
     format!(
         "extra command line argument {argument:?}: every setting is a flag (-conf FILE), a boolean one is switched with \
-         '=' (-setupinterface=false); the subcommands are check, cleanup and doctor, and come first"
+         '=' (-setupinterface=false); the subcommands are check, cleanup, doctor, status, top and explain, and come first"
     )
 }
 

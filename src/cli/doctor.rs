@@ -9,23 +9,21 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::flags::Flags;
+use super::scrape::{self, METRICS};
 use crate::dns::Protocol;
 use crate::life::resolvconf::nameservers;
 use crate::node::Rules;
 use crate::node::diagnosis::{Facts, Question, look};
+use crate::observe::counters::UPSTREAM_UP;
 use crate::observe::probe;
 use crate::sys::process::{Listener, listeners};
 
 mod findings;
-mod scrape;
 
 use findings::{Finding, Verdict, findings};
 
 /// How long an address may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Where node-cache's metrics are, and ours by default.
-const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 9353);
 
 /// The files that say which servers this node asks; the second is what stands behind the first with systemd-resolved.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -56,13 +54,9 @@ struct Answer {
 
 /// Prints one line for each finding; failure if one is a problem.
 pub(super) fn doctor(flags: &Flags) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let examined = match runtime {
+    let examined = match super::runtime() {
         Ok(runtime) => runtime.block_on(examine(flags)),
-        Err(error) => {
-            super::complain(&format!("nothing can be looked at: {error}"));
-            return ExitCode::FAILURE;
-        }
+        Err(code) => return code,
     };
     let findings = findings(&examined);
     super::say(&rendered(&findings));
@@ -85,7 +79,7 @@ async fn examine(flags: &Flags) -> Examined {
     let metrics = flags.metrics_listen_address.as_ref().map_or(Some(METRICS), |given| given.0);
     let metrics = metrics.map(|address| (address, listeners(address.port())));
     let upstreams = match &metrics {
-        Some((address, listeners)) if !listeners.is_empty() => scrape::upstreams(*address).await,
+        Some((address, listeners)) if !listeners.is_empty() => upstreams(*address).await,
         _ => BTreeMap::new(),
     };
     Examined {
@@ -113,6 +107,12 @@ async fn ask(addresses: &[IpAddr], port: u16) -> Vec<Answer> {
         }
     }
     asking.join_all().await
+}
+
+/// Whether each upstream is used, by its label; empty where nobody tells.
+async fn upstreams(endpoint: SocketAddr) -> BTreeMap<String, bool> {
+    let told = scrape::fetch(endpoint).await.map(|figures| figures.by(&UPSTREAM_UP, "to"));
+    told.unwrap_or_default().into_iter().map(|(to, up)| (to, up != 0.0)).collect()
 }
 
 fn servers(path: &str) -> Option<Vec<SocketAddr>> {

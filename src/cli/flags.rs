@@ -25,7 +25,9 @@ const HELP: &str = "Help";
 #[command(
     override_usage = "dnslet [flags]          serve\n       dnslet check [flags]    read the configuration, print what is wrong with it, and leave\n       \
                       dnslet cleanup [flags]  remove from this node what an agent left, and leave\n       \
-                      dnslet doctor [flags]   look at this node, say how DNS stands and what to do, and leave"
+                      dnslet doctor [flags]   look at this node, say how DNS stands and what to do, and leave\n       \
+                      dnslet status [flags]   what a running agent has done since it was started\n       \
+                      dnslet top [flags]      what it does now, as rates"
 )]
 #[command(after_help = "Without -conf, -basecorefile and -localip a built-in Corefile is served on 127.0.0.1:1053.\n\
     With -localip or -basecorefile the template is filled, used and written to -conf; if there is no template, -conf \

@@ -4,7 +4,7 @@
 //! diagnostic or `ok`, and leaves; it needs no privileges. Flags are written as Go's flag package takes them, because
 //! the command lines of existing node-cache deployments have to work: `-localip a,b`, `-conf=x`, `--x`. `cleanup` takes
 //! them too, and takes from the node what an agent or node-cache left there. `doctor` says how DNS stands on this node, and
-//! changes nothing.
+//! changes nothing. `status` and `top` show what a running agent tells at its metrics endpoint (`scrape`).
 //!
 //! For example `-conf=/etc/Corefile -localip 169.254.20.10`:
 //! 1. `arguments` rewrites it to `--conf=/etc/Corefile --localip=169.254.20.10`, or says which flag was misspelt;
@@ -33,6 +33,9 @@ mod doctor;
 mod flags;
 mod options;
 mod run;
+mod scrape;
+mod status;
+mod top;
 mod value;
 
 use flags::Flags;
@@ -46,6 +49,8 @@ enum Command {
     Check(Options),
     Cleanup(cleanup::Cleanup),
     Doctor(Box<Flags>),
+    Status(Box<Flags>),
+    Top(Box<top::Top>),
     /// Text to print, nothing else to do.
     Print(String),
 }
@@ -57,6 +62,7 @@ enum Word {
     Check,
     Cleanup,
     Doctor,
+    Status,
 }
 
 /// Runs the program and returns its exit code.
@@ -68,6 +74,8 @@ pub fn main() -> ExitCode {
         Ok(Command::Check(options)) => check::check(&options),
         Ok(Command::Cleanup(what)) => cleanup::cleanup(&what),
         Ok(Command::Doctor(flags)) => doctor::doctor(&flags),
+        Ok(Command::Status(flags)) => status::status(&flags),
+        Ok(Command::Top(flags)) => top::top(&flags),
         Ok(Command::Print(text)) => {
             say(&text);
             ExitCode::SUCCESS
@@ -85,13 +93,13 @@ fn read(arguments: &[String]) -> Result<Command, String> {
         [first, rest @ ..] if first == "check" => (Word::Check, rest),
         [first, rest @ ..] if first == "cleanup" => (Word::Cleanup, rest),
         [first, rest @ ..] if first == "doctor" => (Word::Doctor, rest),
+        [first, rest @ ..] if first == "status" => (Word::Status, rest),
+        [first, rest @ ..] if first == "top" => return read_top(rest),
         _ => (Word::Run, arguments),
     };
-    let normalised = arguments::normalise(&Flags::command(), rest)?;
-    let with_name = std::iter::once("dnslet".to_owned()).chain(normalised);
-    let flags = Flags::try_parse_from(with_name).map_err(|error| one_sentence(&error.to_string()))?;
+    let flags: Flags = parsed(rest)?;
     if flags.help {
-        return Ok(Command::Print(help()));
+        return Ok(Command::Print(help::<Flags>()));
     }
     if flags.version {
         return Ok(Command::Print(version()));
@@ -106,12 +114,28 @@ fn read(arguments: &[String]) -> Result<Command, String> {
         Word::Check => Command::Check(options()?),
         Word::Cleanup => Command::Cleanup(cleanup::Cleanup::new(&flags)),
         Word::Doctor => Command::Doctor(Box::new(flags)),
+        Word::Status => Command::Status(Box::new(flags)),
     })
 }
 
+fn read_top(arguments: &[String]) -> Result<Command, String> {
+    let flags: top::Top = parsed(arguments)?;
+    Ok(match flags.common.help {
+        true => Command::Print(help::<top::Top>()),
+        false => Command::Top(Box::new(flags)),
+    })
+}
+
+/// The flags of a command as typed values.
+fn parsed<F: Parser>(arguments: &[String]) -> Result<F, String> {
+    let normalised = arguments::normalise(&F::command(), arguments)?;
+    let with_name = std::iter::once("dnslet".to_owned()).chain(normalised);
+    F::try_parse_from(with_name).map_err(|error| one_sentence(&error.to_string()))
+}
+
 /// The grouped list of flags, with the one dash node-cache's documents use.
-fn help() -> String {
-    Flags::command().term_width(110).render_help().to_string().replace("--", "-")
+fn help<F: CommandFactory>() -> String {
+    F::command().term_width(110).render_help().to_string().replace("--", "-")
 }
 
 fn version() -> String {
@@ -126,8 +150,22 @@ fn one_sentence(text: &str) -> String {
 
 /// Standard output, for what was asked. A closed pipe is the reader's choice.
 fn say(text: &str) {
+    let _ = said(text);
+}
+
+/// The same, and whether anybody reads it.
+fn said(text: &str) -> bool {
     use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut output = std::io::stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).is_ok()
+}
+
+/// What a command that only looks does its waiting on.
+fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        complain(&format!("nothing can be looked at: {error}"));
+        ExitCode::FAILURE
+    })
 }
 
 /// Standard error, for the operator.
@@ -160,7 +198,7 @@ mod tests {
 
     #[test]
     fn help_shows_single_dashes_in_groups() {
-        let text = help();
+        let text = help::<Flags>();
         assert!(text.contains("-localip <IP,...>"), "{text}");
         assert!(text.contains("Kubernetes template and ConfigMap:"), "{text}");
         assert!(!text.contains("--"), "{text}");

@@ -82,7 +82,7 @@ pub(crate) fn optional_endpoint(text: &str) -> Result<OptionalEndpoint, String> 
     if text.is_empty() { Ok(OptionalEndpoint(None)) } else { listen_address(text).map(|at| OptionalEndpoint(Some(at))) }
 }
 
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let parsed = HttpAddress::parse(text).map(|address| address.socket);
     parsed.map_err(|reason| format!("{reason}; expected ADDRESS:PORT or :PORT, for example 127.0.0.1:9353"))
 }
@@ -131,6 +131,16 @@ pub(crate) fn sync_interval(text: &str) -> Result<Duration, String> {
     match seconds.or_else(other) {
         Some(interval) if !interval.is_zero() => Ok(interval),
         _ => Err("expected a duration, for example 60, 60s or 1m".to_owned()),
+    }
+}
+
+/// Seconds, or any other Go duration; at least a tenth of a second, so that looking costs little.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    let other = || duration(text).and_then(|nanos| u64::try_from(nanos).ok()).map(Duration::from_nanos);
+    match seconds.or_else(other) {
+        Some(interval) if interval >= Duration::from_millis(100) => Ok(interval),
+        _ => Err("expected a duration of at least 100ms, for example 2s".to_owned()),
     }
 }
 

@@ -137,6 +137,8 @@ table! {
         "Exchanges that opened a connection or socket.";
     UPSTREAM_UP = "dnslet_upstream_up" Gauge Source Absent ["to"]
         "0 while an upstream is passed by as down, else 1.";
+    UPSTREAM_QUERIES = "dnslet_upstream_queries_total" Counter Source Absent ["to"]
+        "Questions sent to an upstream for clients and refreshes, each try of its own.";
     UPSTREAM_FAILURES = "dnslet_upstream_failures_total" Counter Source Absent ["to" "reason"]
         "Exchanges with an upstream that failed.";
     UPSTREAM_RETRIES = "dnslet_upstream_retries_total" Counter Source Absent ["to"]

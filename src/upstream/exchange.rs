@@ -196,7 +196,10 @@ impl<'a> Exchange<'a> {
         self.classic[attempt] = classic;
         let query = if classic { Cow::Owned(edns::without_opt(self.ask.query)) } else { Cow::Borrowed(self.ask.query) };
         match upstream.attempt(&query, via, self.pool.keeping(), why != Why::Again && !self.probe) {
-            Ok(question) => self.attempts[attempt] = Some(question),
+            Ok(question) => {
+                upstream.tally().query();
+                self.attempts[attempt] = Some(question);
+            }
             Err(failure) => self.failed(attempt, failure, now),
         }
     }

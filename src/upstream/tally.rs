@@ -9,7 +9,8 @@ use super::failure::{Cause, Network};
 use crate::dns::Rcode;
 use crate::observe::counters::{
     PROXY_CONN_HITS, PROXY_CONN_MISSES, PROXY_DURATION, PROXY_HEALTHCHECK_FAILURES, UPSTREAM_EDNS_FALLBACKS,
-    UPSTREAM_FAILURES, UPSTREAM_FALLBACKS, UPSTREAM_MISMATCHES, UPSTREAM_RETRIES, UPSTREAM_SUSPICIONS,
+    UPSTREAM_FAILURES, UPSTREAM_FALLBACKS, UPSTREAM_MISMATCHES, UPSTREAM_QUERIES, UPSTREAM_RETRIES,
+    UPSTREAM_SUSPICIONS,
 };
 use crate::observe::{Exposition, Metric, SharedHistogram, TIMES};
 
@@ -28,6 +29,7 @@ pub(crate) struct Tally {
     failures: [AtomicU64; Cause::ALL.len()],
     reused: [AtomicU64; Network::ALL.len()],
     opened: [AtomicU64; Network::ALL.len()],
+    queries: AtomicU64,
     retries: AtomicU64,
     without_edns: AtomicU64,
     check_failures: AtomicU64,
@@ -97,6 +99,7 @@ impl Tally {
             failures: Default::default(),
             reused: Default::default(),
             opened: Default::default(),
+            queries: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             without_edns: AtomicU64::new(0),
             check_failures: AtomicU64::new(0),
@@ -113,6 +116,7 @@ impl Tally {
             count => into.counter(metric, labels, count),
         };
         tell(&PROXY_HEALTHCHECK_FAILURES, &[PROXY, to], &self.check_failures);
+        tell(&UPSTREAM_QUERIES, &[to], &self.queries);
         tell(&UPSTREAM_RETRIES, &[to], &self.retries);
         tell(&UPSTREAM_EDNS_FALLBACKS, &[to], &self.without_edns);
         tell(&UPSTREAM_SUSPICIONS, &[to], &self.suspicions);
@@ -152,6 +156,11 @@ impl Tally {
     pub(crate) fn connection(&self, network: Network, reused: bool) {
         let counts = if reused { &self.reused } else { &self.opened };
         counts[network as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A question left, for the first time or again.
+    pub(crate) fn query(&self) {
+        self.queries.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn retry(&self) {

@@ -60,6 +60,7 @@ async fn a_closed_port_is_an_error_at_once() {
         let failures = format!("dnslet_upstream_failures_total{{to=\"{socket}\",reason=\"refused\"}}");
         assert_eq!(value(&upstreams, &failures), 2);
         assert_eq!(value(&upstreams, &format!("dnslet_upstream_retries_total{{to=\"{socket}\"}}")), 1);
+        assert_eq!(value(&upstreams, &format!("dnslet_upstream_queries_total{{to=\"{socket}\"}}")), 2);
     }
 }
 
@@ -67,11 +68,14 @@ async fn a_closed_port_is_an_error_at_once() {
 async fn one_closed_port_costs_the_client_nothing() {
     let closed = closed_port().await;
     let responder = Responder::start(answering).await;
-    let pool = pool(&[closed, responder.socket], &Upstreams::new(), |spec| spec.policy = Policy::Sequential);
+    let upstreams = Upstreams::new();
+    let pool = pool(&[closed, responder.socket], &upstreams, |spec| spec.policy = Policy::Sequential);
     for _ in 0..10 {
         assert_eq!(ask(&pool).await.unwrap().upstream.address().socket, responder.socket);
     }
     assert_eq!(responder.seen().datagrams.len(), 10);
+    let sent = format!("dnslet_upstream_queries_total{{to=\"{}\"}}", responder.socket);
+    assert_eq!(value(&upstreams, &sent), 10);
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ mod reload;
 #[cfg(test)]
 mod scenario;
 #[cfg(test)]
+mod searches;
+#[cfg(test)]
 mod seeds;
 #[cfg(test)]
 mod serving;

@@ -1,0 +1,64 @@
+//! The search lists of `autopath`: where they come from, what is said about them, and that an edit is used.
+
+use crate::support::{Agent, Upstream};
+
+/// An agent whose search list is a file with this text.
+fn with_list(text: &str) -> (Agent, Upstream) {
+    let (plan, up) = (Agent::plan(), Upstream::start());
+    plan.directory().write("stub.conf", text);
+    let lines = format!("cache\n    autopath ./stub.conf\n    forward . {}", up.address());
+    (plan.root(&lines).start(), up)
+}
+
+#[track_caller]
+fn refused_for(list: Option<&str>, reason: &str) {
+    let plan = Agent::plan().root("cache\n    autopath ./stub.conf\n    whoami");
+    if let Some(text) = list {
+        plan.directory().write("stub.conf", text);
+    }
+    let mut agent = plan.launch();
+    assert_eq!(agent.wait().code(), Some(1));
+    let log = agent.log();
+    assert!(log.contains(reason), "{log}");
+}
+
+#[test]
+fn a_list_that_is_named_must_be_there_at_start() {
+    refused_for(None, "cannot read the search list in ./stub.conf: No such file");
+    refused_for(
+        Some("nameserver 192.0.2.1\n"),
+        "no search list in ./stub.conf: autopath needs a line `search DOMAIN...`",
+    );
+    refused_for(Some("search a..b\n"), "no search list in ./stub.conf");
+}
+
+#[test]
+fn an_edited_list_is_used_and_one_that_is_broken_is_not() {
+    let (mut agent, _up) = with_list("search a.test b.test\n");
+    agent.directory.write("stub.conf", "nameserver 192.0.2.1\n");
+    agent.wait_for_log("no search list in ./stub.conf");
+    agent.directory.write("stub.conf", "# nothing but a remark\n");
+    agent.directory.write("stub.conf", "search c.test d..test B.test\n");
+    agent.wait_for_log("the search list is now that of ./stub.conf: c.test. b.test.");
+    agent.wait_for_log("of the search list in ./stub.conf is left out: `d..test`");
+    std::fs::remove_file(agent.directory.path().join("stub.conf")).unwrap();
+    agent.wait_for_log("cannot read the search list in ./stub.conf");
+    agent.directory.write("stub.conf", "domain e.test\n");
+    agent.wait_for_log("the search list is now that of ./stub.conf: e.test.");
+    let log = agent.log();
+    assert_eq!(log.matches("[ERROR] plugin/autopath: no search list in").count(), 1, "told once: {log}");
+    assert!(!log.contains("Reloading"), "the Corefile did not change: {log}");
+}
+
+/// A reload with a list that cannot be used changes nothing.
+#[test]
+fn a_reload_without_its_list_is_refused() {
+    let (mut agent, up) = with_list("search a.test\n");
+    let corefile = agent.directory.path().join("Corefile");
+    let text = std::fs::read_to_string(&corefile).unwrap();
+    agent.directory.write("Corefile", &text.replace("./stub.conf", "./missing.conf"));
+    agent.signal(nix::sys::signal::Signal::SIGHUP);
+    agent.wait_for_log("Restart failed: cannot read the search list in ./missing.conf");
+    agent.ask_a("ttl300.still.test.");
+    assert_eq!(up.count("ttl300.still.test."), 1, "the old configuration serves");
+}

@@ -10,8 +10,11 @@
 //! of any route go, as quick_cache judges), CAPACITY of the route and class ([`Quota`]), and a quarter of the octets for
 //! negative entries of all routes together.
 //!
+//! [`Beneath`] says which names have names beneath them, so that a denial of one of those is not taken for more than it is.
+//!
 //! The room knows no Corefile, no upstream and no clock.
 
+mod beneath;
 mod entry;
 mod key;
 pub mod lifetime;
@@ -19,6 +22,7 @@ mod quota;
 pub mod settings;
 mod store;
 
+pub use beneath::Beneath;
 pub use entry::Entry;
 pub use key::{HashedAlready, Key, KeyRef};
 pub use lifetime::{Class, Lifetime};

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use quick_cache::sync::Cache as Quick;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
+use super::beneath::Beneath;
 use super::entry::Entry;
 use super::key::{HashedAlready, Key, KeyRef};
 use super::quota::{Quota, Share, Turn};
@@ -27,6 +28,7 @@ pub struct Cache {
     quotas: Mutex<HashMap<u64, [Weak<Quota>; 2]>>,
     denials: Arc<Share>,
     denials_refused: AtomicU64,
+    beneath: Beneath,
 }
 
 #[derive(Clone)]
@@ -46,7 +48,8 @@ impl Cache {
         let quick = Quick::with_options(options, Octets, HashedAlready::default(), Evictions);
         let denials = Share::new(budget as u64 / DENIAL_PART);
         let (hasher, quotas) = (RandomState::new(), Mutex::default());
-        Arc::new(Cache { quick, hasher, quotas, denials, denials_refused: AtomicU64::new(0) })
+        let (denials_refused, beneath) = (AtomicU64::new(0), Beneath::default());
+        Arc::new(Cache { quick, hasher, quotas, denials, denials_refused, beneath })
     }
 
     /// The key of a question of a route. The hash is keyed with a secret of this process, so nobody outside can aim at
@@ -111,6 +114,11 @@ impl Cache {
     /// Removes the entry of a key.
     pub fn remove(&self, key: &KeyRef<'_>) {
         self.quick.remove(key);
+    }
+
+    /// The names that are known to have names beneath them.
+    pub fn beneath(&self) -> &Beneath {
+        &self.beneath
     }
 
     /// How many entries there are.

@@ -101,6 +101,7 @@ impl Ede {
     pub const NO_REACHABLE_AUTHORITY: Ede = Ede(22);
     pub const NETWORK_ERROR: Ede = Ede(23);
     pub const INVALID_DATA: Ede = Ede(24);
+    pub const SYNTHESIZED: Ede = Ede(29);
     /// In the reply to a probe of our own, to tell it from anybody else's: of the codes for private use (RFC 8914 section
     /// 5.2).
     pub const OURSELVES: Ede = Ede(53_053);

@@ -114,6 +114,8 @@ plugins! {
     Forward = "forward",
     /// The client's own address.
     Whoami = "whoami",
+    /// AAAA questions that the Corefile has answered with no data.
+    Aaaa = "aaaa",
     /// Refused because it would come back to us.
     Loop = "loop",
 }

@@ -183,7 +183,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// Reads the directives of one block.
 pub fn parse(block: &ServerBlock, found: &mut Vec<Diagnostic>) -> Settings {
     let mut settings = Settings::default();
-    let mut report = Report { found };
+    let keys = block.keys.iter().filter_map(|key| value::Key::parse(&key.text).ok());
+    let mut report = Report { found, zones: keys.flat_map(|key| key.zones).collect() };
     let known = |line: &&Directive| TABLE.iter().any(|(_, name, ..)| *name == &*line.name.text);
     for line in block.directives.iter().filter(|line| !known(line)) {
         unknown(line, &mut report);

@@ -11,6 +11,8 @@ use crate::dns::Name;
 /// Where findings go.
 pub(crate) struct Report<'a> {
     pub(crate) found: &'a mut Vec<Diagnostic>,
+    /// The zones of the block.
+    pub(crate) zones: Vec<Name>,
 }
 
 impl Report<'_> {
@@ -155,6 +157,28 @@ impl Report<'_> {
             }
         }
         zones
+    }
+
+    /// Zones for which an option is meant. One with no name that `within` (or the block, where it is empty) has as well
+    /// gets a warning.
+    pub(crate) fn zones_within(&mut self, words: &[Token], within: &[Name]) -> Vec<Name> {
+        let mut all = Vec::new();
+        for word in words {
+            let zones = self.zones(std::slice::from_ref(word));
+            let own = if within.is_empty() { &self.zones } else { within };
+            let meets = |zone: &Name| own.iter().any(|other| zone.is_under(other) || other.is_under(zone));
+            if !own.is_empty() && !zones.is_empty() && !zones.iter().any(meets) {
+                let names = own.iter().take(3).map(|zone| format!("`{zone}`")).collect::<Vec<_>>().join(", ");
+                let more = if own.len() > 3 { " and others" } else { "" };
+                self.add(
+                    Diagnostic::warning(word.span, format!("`{word}` is outside the zones here"))
+                        .label("no name under it is ever looked up here")
+                        .help(format!("write a zone under {names}{more}, or put the line into the block that serves it")),
+                );
+            }
+            all.extend(zones);
+        }
+        all
     }
 
     /// The value, or a finding.

@@ -68,10 +68,22 @@ impl Resolver {
         let slab = door.meters[zone].worker(worker);
         count_request(slab, &query, client);
         let way = Way { worker, now, client, route_index, route, zone, slab };
+        if query.qtype == Type::AAAA && route.aaaa.as_ref().is_some_and(|aaaa| aaaa.is_off(query.name())) {
+            return self.no_ipv6(&way, &query, out);
+        }
         match &route.cache {
             Some(settings) if settings.covers(query.name()) => self.look_up(&way, settings, &mut query, out),
             _ => self.miss(&way, &mut query, None, out),
         }
+    }
+
+    /// Answers a AAAA question with no data, where the Corefile says so. Without an SOA it is NODATA of RFC 2308's type 3,
+    /// which nobody keeps.
+    fn no_ipv6(&self, way: &Way<'_>, query: &Query<'_>, out: &mut [u8]) -> Verdict {
+        self.registry.worker(way.worker).count(Event::AaaaOff);
+        let length = reply::write_error(query, Rcode::NOERROR, Some(NO_IPV6), out);
+        self.finish(way, query, Rcode::NOERROR, Plugin::Aaaa, &mut out[..length], way.now);
+        Verdict::Reply(length)
     }
 
     pub(super) fn miss(
@@ -161,6 +173,8 @@ impl Resolver {
         Verdict::Reply(length)
     }
 }
+
+const NO_IPV6: Explained<'static> = Explained { code: Ede::OTHER, text: "AAAA is off here" };
 
 const NO_ZONE: Refusal = Refusal {
     rcode: Rcode::REFUSED,

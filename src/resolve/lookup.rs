@@ -22,6 +22,7 @@ const STALE_TTL: u32 = 30;
 enum Found {
     Fresh(Arc<Entry>),
     Stale(Arc<Entry>),
+    Above(Arc<Entry>),
     Absent,
 }
 
@@ -29,6 +30,8 @@ enum Found {
 pub(super) enum Known {
     /// An answer.
     Fresh(Arc<Entry>),
+    /// The denial of a name above, which denies this one as well.
+    Above(Arc<Entry>),
     /// An expired answer that is used at once. `hope`: somebody could be asked for a better one.
     Stale { entry: Arc<Entry>, hope: bool },
     /// The failure of a moment ago.
@@ -48,6 +51,7 @@ impl Resolver {
     ) -> Verdict {
         match self.know(way, settings, query) {
             Known::Fresh(entry) => self.hit(way, settings, query, &entry, out),
+            Known::Above(entry) => Verdict::Reply(self.write_cut(way, settings, query, &entry, out)),
             Known::Stale { entry, hope } => self.stale(way, settings, query, entry, hope, out),
             Known::Failed(failure) => self.fail_again(way, query, &failure, out),
             Known::Unknown(old) => {
@@ -57,10 +61,11 @@ impl Resolver {
         }
     }
 
-    /// What memory has for a question. Counts nothing.
+    /// What memory has for a question. Counts nothing but denials of names above that are not used.
     pub(super) fn know(&self, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>) -> Known {
         let entry = match self.find(way, settings, query) {
             Found::Fresh(entry) => return Known::Fresh(entry),
+            Found::Above(entry) => return Known::Above(entry),
             Found::Absent => return self.failed(way, query).map_or(Known::Unknown(None), Known::Failed),
             Found::Stale(entry) => entry,
         };
@@ -101,6 +106,9 @@ impl Resolver {
             Some(entry) if entry.is_fresh(way.now) => return Found::Fresh(entry),
             other => other,
         };
+        if let Some(entry) = self.cut(way, settings, query) {
+            return Found::Above(entry);
+        }
         let Some(stale) = settings.serve_stale.as_ref().filter(|_| query.recursion_desired()) else {
             return Found::Absent;
         };

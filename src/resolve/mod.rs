@@ -19,6 +19,7 @@ mod answer;
 mod asked;
 mod autopath;
 mod bits;
+mod cut;
 mod drive;
 mod failures;
 mod flights;

@@ -23,7 +23,9 @@ impl Resolver {
             let ttl = Some(lifetime::passing_ttl(&response, settings));
             Outcome::Passing { response, ttl }
         };
-        let Some(lifetime) = lifetime::of(&response, &asked.name, asked.qtype, settings) else {
+        let lifetime = lifetime::of(&response, &asked.name, asked.qtype, settings);
+        self.note_existence(asked, settings, &response, lifetime.map(|lifetime| lifetime.duration), now);
+        let Some(lifetime) = lifetime else {
             if is_answer(response.rcode()) && !response.truncated() {
                 // It holds all the same, if for one client only: what was kept before is no longer so.
                 self.cache.remove(&asked.exact.as_ref());

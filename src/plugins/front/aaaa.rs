@@ -19,7 +19,8 @@ impl Aaaa {
 }
 
 pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Option<Aaaa> {
+    report.no_block(line);
     let (word, zones) = report.args(line, 1..=usize::MAX, "aaaa off [ZONES...]").split_first()?;
     report.choice(word, &[("off", ())])?;
-    Some(Aaaa { off: (!zones.is_empty()).then(|| report.zones(zones)) })
+    Some(Aaaa { off: (!zones.is_empty()).then(|| report.zones_within(zones, &[])) })
 }

@@ -7,8 +7,17 @@ use crate::corefile::{Diagnostic, Directive, Token};
 use crate::dns::Name;
 use crate::plugins::report::{Report, options};
 
-const KNOWN: [&str; 8] =
-    ["success", "denial", "prefetch", "serve_stale", "serve_stale_policy", "servfail", "disable", "keepttl"];
+const KNOWN: [&str; 9] = [
+    "success",
+    "denial",
+    "prefetch",
+    "serve_stale",
+    "serve_stale_policy",
+    "servfail",
+    "disable",
+    "keepttl",
+    "denial_cut",
+];
 const MIN_CAPACITY: i64 = 1024;
 const MAX_SECONDS: i64 = i64::MAX / 1_000_000_000;
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
@@ -81,6 +90,11 @@ fn parse_option(option: &Directive, settings: &mut Settings, report: &mut Report
         "keepttl" => {
             report.args(option, 0..=0, "keepttl");
             settings.keepttl = true;
+        }
+        "denial_cut" => {
+            let words = report.args(option, 1..=usize::MAX, "denial_cut ZONES...");
+            let within = settings.zones.clone().unwrap_or_default();
+            settings.denial_cut.extend(report.zones_within(words, &within));
         }
         _ => report.unknown_option("cache", option, &KNOWN),
     }

@@ -171,7 +171,7 @@ table! {
     DENIAL_CUTS = "dnslet_denial_cuts_total" Counter Slab Absent []
         "Lookups answered by the denial of a name above.";
     DENIAL_CUTS_REFUSED = "dnslet_denial_cuts_refused_total" Counter Slab Absent []
-        "Denials not used for names beneath because such a name was seen to exist.";
+        "Denials not used for names beneath because such a name existed within the last hour.";
     AAAA_OFF = "dnslet_aaaa_off_total" Counter Slab Absent []
         "AAAA questions answered with no data because the Corefile says so.";
 

@@ -173,7 +173,9 @@ impl Report<'_> {
                 self.add(
                     Diagnostic::warning(word.span, format!("`{word}` is outside the zones here"))
                         .label("no name under it is ever looked up here")
-                        .help(format!("write a zone under {names}{more}, or put the line into the block that serves it")),
+                        .help(format!(
+                            "write a zone under {names}{more}, or put the line into the block that serves it"
+                        )),
                 );
             }
             all.extend(zones);

@@ -85,8 +85,11 @@ impl Resolver {
         lifetime: Option<Duration>,
         now: Instant,
     ) {
-        let exists = response.rcode() == Rcode::NOERROR || (response.rcode() == Rcode::NXDOMAIN && !denies_name(response));
-        let Some(highest) = highest(settings, &asked.name).filter(|_| exists && asked.qclass == Class::IN) else { return };
+        let exists =
+            response.rcode() == Rcode::NOERROR || (response.rcode() == Rcode::NXDOMAIN && !denies_name(response));
+        let Some(highest) = highest(settings, &asked.name).filter(|_| exists && asked.qclass == Class::IN) else {
+            return;
+        };
         let fingerprint = self.routes.routes[asked.route].fingerprint;
         let count = labels(&asked.name).count();
         let mut above: &[u8] = &asked.name;

@@ -8,6 +8,8 @@ mod cleanup;
 #[cfg(test)]
 mod corefile;
 #[cfg(test)]
+mod denials;
+#[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod flood;

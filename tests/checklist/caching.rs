@@ -1,8 +1,9 @@
-//! Rules 40 to 47, 56 and a part of 68: what is kept, and for how long.
+//! Rules 40 to 47, 54, 56 and a part of 68: what is kept, and for how long.
 
 use super::cached;
+use crate::support::agent::Plan;
 use crate::support::wire::*;
-use crate::support::{Agent, Query, answer, time};
+use crate::support::{Agent, Message, Query, Upstream, answer, time};
 
 #[test]
 fn c040_entry_ends_with_its_ttl() {
@@ -138,4 +139,83 @@ fn c068_answer_that_is_late_for_every_client_is_kept_for_the_next() {
     let reply = time::until("the late answer", || Some(agent.ask_a(name)).filter(|reply| reply.rcode == NOERROR));
     assert_eq!(reply.answers[0].data, answer::data(A));
     assert_eq!(up.count(name), asked, "nothing more was sent");
+}
+
+#[test]
+fn c054_a_denial_says_nothing_of_names_beneath_unless_told_so() {
+    let (agent, up) = cached();
+    let (above, beneath) = ("nx-60-60.c054.test.", "ttl300.nx-60-60.c054.test.");
+    assert_eq!(agent.ask_a(above).rcode, NXDOMAIN);
+    let reply = agent.ask_a(beneath);
+    assert_eq!((reply.rcode, reply.answers.len(), up.count(beneath)), (NOERROR, 1, 1));
+}
+
+#[test]
+fn c054_denial_cut_is_for_its_zones() {
+    let (agent, up) = Agent::beside_upstream("cache {\n denial_cut cut.c054.test\n }\n forward . {once}");
+    for (zone, rcode, asked) in [("cut.c054.test.", NXDOMAIN, 0), ("whole.c054.test.", NOERROR, 1)] {
+        let (above, beneath) = (format!("nx-60-60.{zone}"), format!("ttl300.a.nx-60-60.{zone}"));
+        assert_eq!(agent.ask_a(&above).rcode, NXDOMAIN);
+        let reply = agent.ask(&Query::new(&beneath, A).edns(1232));
+        assert_eq!((reply.rcode, up.count(&beneath)), (rcode, asked), "{beneath}");
+        assert_eq!(reply.errors().contains(&29), asked == 0, "{beneath}");
+    }
+    assert_eq!(agent.metric("dnslet_denial_cuts_total", &[]), 1.0);
+    // The zone itself does not cut.
+    up.change("cut.c054.test.", "nx-60-60");
+    assert_eq!(agent.ask_a("cut.c054.test.").rcode, NXDOMAIN);
+    assert_eq!(agent.ask_a("ttl300.cut.c054.test.").rcode, NOERROR);
+}
+
+#[test]
+fn c054_denial_with_its_proof_denies_beneath_for_those_with_do() {
+    let (agent, up) = Agent::beside_upstream("cache {\n denial_cut c054.test\n }\n forward . {once}");
+    let with_do = |name: &str| agent.ask(&Query::new(name, A).dnssec_ok());
+    let above = with_do("signednx.c054.test.");
+    let beneath = with_do("www.signednx.c054.test.");
+    let kinds =
+        |reply: &Message| reply.authority.iter().map(|record| (record.name.clone(), record.kind)).collect::<Vec<_>>();
+    assert_eq!(beneath.rcode, NXDOMAIN);
+    assert_eq!(kinds(&beneath), kinds(&above));
+    assert!(kinds(&beneath).iter().any(|(_, kind)| *kind == NSEC), "{beneath:?}");
+    assert_eq!(up.count("www.signednx.c054.test."), 0);
+    // What was kept for them is not for others.
+    agent.ask_a("www.signednx.c054.test.");
+    assert_eq!(up.count("www.signednx.c054.test."), 1);
+}
+
+#[test]
+fn c054_denial_never_crosses_into_a_more_specific_block() {
+    let (outer, inner) = (Upstream::start(), Upstream::start());
+    let block = |plan: &Plan, zone: &str, up: &Upstream| {
+        plan.block(zone, &format!("cache {{\n denial_cut cluster.test\n }}\n forward . {}", up.address()))
+    };
+    let plan = Agent::plan();
+    let text = block(&plan, "cluster.test", &outer) + &block(&plan, "x.com.default.svc.cluster.test", &inner);
+    let agent = plan.corefile(&text).start();
+    outer.change("com.default.svc.cluster.test.", "nx-60-60");
+    inner.change("x.com.default.svc.cluster.test.", "ttl300");
+    assert_eq!(agent.ask_a("com.default.svc.cluster.test.").rcode, NXDOMAIN);
+    for name in ["x.com.default.svc.cluster.test.", "ttl300.x.com.default.svc.cluster.test."] {
+        assert_eq!((agent.ask_a(name).rcode, inner.count(name)), (NOERROR, 1), "{name}");
+    }
+    let beside = "ttl300.y.com.default.svc.cluster.test.";
+    assert_eq!((agent.ask_a(beside).rcode, outer.count(beside)), (NXDOMAIN, 0));
+}
+
+#[test]
+fn c054_denial_never_crosses_a_forward_line() {
+    let (up, other) = (Upstream::start(), Upstream::start());
+    let plan = Agent::plan();
+    let lines = format!(
+        "cache {{\n denial_cut c054.test\n }}\n forward own.nx-60-60.c054.test {}\n forward . {} {{\n except not.nx-60-60.c054.test\n }}",
+        other.address(),
+        up.address()
+    );
+    let agent = plan.root(&lines).start();
+    assert_eq!(agent.ask_a("nx-60-60.c054.test.").rcode, NXDOMAIN);
+    assert_eq!(agent.ask_a("ttl300.nx-60-60.c054.test.").rcode, NXDOMAIN);
+    assert_eq!(agent.ask_a("ttl300.own.nx-60-60.c054.test.").rcode, NOERROR);
+    assert_eq!(other.count("ttl300.own.nx-60-60.c054.test."), 1);
+    assert_eq!(agent.ask_a("ttl300.not.nx-60-60.c054.test.").rcode, SERVFAIL, "no line asks for it");
 }

@@ -36,6 +36,8 @@ mod serving;
 #[cfg(test)]
 mod shares;
 #[cfg(test)]
+mod stubs;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;

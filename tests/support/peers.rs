@@ -25,8 +25,14 @@ pub fn cluster(server: SocketAddr) -> Process {
     cluster_nsd(&[server])
 }
 
-/// The same on several addresses, and without nsd's limit on replies to one client.
+/// The same on several addresses.
 pub fn cluster_nsd(servers: &[SocketAddr]) -> Process {
+    nsd(servers, &cluster_zones())
+}
+
+/// nsd with these zones, each given with the text of its file, on several addresses, and without its limit on replies to
+/// one client. It follows an alias from one of its zones into another.
+pub fn nsd(servers: &[SocketAddr], zones: &[(&str, String)]) -> Process {
     let directory = Directory::new();
     let home = directory.path().display().to_string();
     let mut text = format!(
@@ -38,9 +44,9 @@ pub fn cluster_nsd(servers: &[SocketAddr]) -> Process {
         text.push_str(&format!("  ip-address: {}@{}\n", server.ip(), server.port()));
     }
     text.push_str("remote-control:\n  control-enable: no\n");
-    for (zone, records) in cluster_zones() {
-        directory.write(zone, &records);
-        text.push_str(&format!("zone:\n  name: {zone}\n  zonefile: {home}/{zone}\n"));
+    for (zone, records) in zones {
+        directory.write(&format!("{zone}.zone"), records);
+        text.push_str(&format!("zone:\n  name: {zone}\n  zonefile: {home}/{zone}.zone\n"));
     }
     let file = directory.write("nsd.conf", &text);
     let mut command = Command::new(find("nsd", "nsd"));

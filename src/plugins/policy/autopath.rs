@@ -190,7 +190,7 @@ fn check_zones(line: &Directive, autopath: &Autopath, block: &[Name], report: &m
                 Diagnostic::error(word.span, "`.` is not the zone of a cluster")
                     .help("name the zone, as in `autopath cluster.local @query`"),
             );
-        } else if !block.iter().any(|own| zone.is_under(own) || own.is_under(&zone)) {
+        } else if !block.iter().any(|own| zone.is_under(own) || !query && own.is_under(&zone)) {
             report.add(
                 Diagnostic::warning(word.span, format!("{zone} is not in this block"))
                     .label("never asked here")

@@ -98,6 +98,11 @@ fn zones_that_are_not_of_the_block() {
             ],
         ),
         (
+            "autopath local @query",
+            &["2:10: local. is not in this block (move the line to the block of this zone, or remove the zone)"],
+        ),
+        ("autopath local /r", &[]),
+        (
             "autopath . @query",
             &["2:10: `.` is not the zone of a cluster (name the zone, as in `autopath cluster.local @query`)"],
         ),

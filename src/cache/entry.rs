@@ -27,6 +27,8 @@ pub struct Entry {
     pub stored: Instant,
     /// For how long from then it is fresh.
     pub lifetime: Duration,
+    /// How many queries one reply from it saves its client.
+    saves: u8,
     uses: AtomicU8,
     hits: AtomicU32,
     last_hit: AtomicU64,
@@ -46,6 +48,7 @@ impl Entry {
             class: lifetime.class,
             stored,
             lifetime: lifetime.duration,
+            saves: 0,
             uses: AtomicU8::new(0),
             hits: AtomicU32::new(0),
             last_hit: AtomicU64::new(0),
@@ -54,6 +57,17 @@ impl Entry {
             weight: AtomicU32::new(0),
             quota: quota.clone(),
         }
+    }
+
+    /// The same, where one reply from it saves its client so many queries.
+    pub fn saving(mut self, queries: usize) -> Entry {
+        self.saves = u8::try_from(queries).unwrap_or(u8::MAX);
+        self
+    }
+
+    /// How many queries one reply from it saves its client.
+    pub fn saves(&self) -> u8 {
+        self.saves
     }
 
     /// Whole seconds of life left; zero once it has ended.

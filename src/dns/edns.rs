@@ -137,6 +137,11 @@ pub fn keep_errors(rdata: &[u8]) -> Vec<u8> {
     kept
 }
 
+/// An EDE option without text, in wire form.
+pub fn error_option(code: Ede) -> Vec<u8> {
+    [OPTION_EDE.to_be_bytes(), 2_u16.to_be_bytes(), code.0.to_be_bytes()].concat()
+}
+
 fn write_ede(out: &mut [u8], code: Ede, text: &[u8]) -> usize {
     out[0..2].copy_from_slice(&OPTION_EDE.to_be_bytes());
     out[2..4].copy_from_slice(&(2 + text.len() as u16).to_be_bytes());

@@ -10,6 +10,7 @@ use crate::dns::{self, Ede, Explained, Query, Rcode, Type, Unfit, reply};
 use crate::observe::{self, Event, Plugin, Slab};
 use crate::plugins::front::loadbalance::{Loadbalance, rank};
 
+use super::autopath::Walk;
 use super::gate::{self, Refusal};
 use super::miss::Miss;
 use super::resolver::Resolver;
@@ -26,6 +27,8 @@ pub enum Verdict {
     Silence,
     /// The reply has to be awaited.
     Miss(Miss),
+    /// The same, of several questions.
+    Walk(Box<Walk>),
 }
 
 impl Resolver {
@@ -70,6 +73,11 @@ impl Resolver {
         let way = Way { worker, now, client, route_index, route, zone, slab };
         if query.qtype == Type::AAAA && route.aaaa.as_ref().is_some_and(|aaaa| aaaa.is_off(query.name())) {
             return self.no_ipv6(&way, &query, out);
+        }
+        if let Some(autopath) = &route.autopath
+            && let Some(verdict) = self.walk(&way, autopath, &mut query, out)
+        {
+            return verdict;
         }
         match &route.cache {
             Some(settings) if settings.covers(query.name()) => self.look_up(&way, settings, &mut query, out),

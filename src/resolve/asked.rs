@@ -40,6 +40,8 @@ pub struct Asked {
     pub started: Instant,
     /// When the client has to have a reply.
     pub deadline: Instant,
+    /// A denial is kept as that of this type alone.
+    pub one_type: bool,
     /// How often an upstream had recovered when it was asked: a failure says nothing about one that came back since.
     pub recoveries: u64,
 }
@@ -62,6 +64,7 @@ impl Asked {
             flight: cache.key(fingerprint, query.key(qtype, bits.flying())).to_key(),
             started: way.now,
             deadline: way.now + CLIENT_BUDGET,
+            one_type: false,
             recoveries: resolver.recoveries(way.route_index),
         }
     }

@@ -16,7 +16,7 @@ use super::resolver::Resolver;
 use super::way::Way;
 
 /// The TTL of stale replies where the Corefile names none, in seconds (RFC 8767 section 4).
-const STALE_TTL: u32 = 30;
+pub(super) const STALE_TTL: u32 = 30;
 
 /// What the cache has for a query.
 enum Found {
@@ -85,13 +85,20 @@ impl Resolver {
         self.failures.get(&key, way.now, self.recoveries(way.route_index))
     }
 
-    fn fail_again(&self, way: &Way<'_>, query: &Query<'_>, failure: &Outcome, out: &mut [u8]) -> Verdict {
+    pub(super) fn fail_again(&self, way: &Way<'_>, query: &Query<'_>, failure: &Outcome, out: &mut [u8]) -> Verdict {
         self.watch_for_loops(way, query);
         way.slab.cache_hit(observe::Class::Denial);
         self.registry.worker(way.worker).count(Event::FailedAgain);
         let length = failure.write(query, way.limit(query, out), true, out);
         self.finish(way, query, failure.rcode(), Plugin::Cache, &mut out[..length], way.now);
         Verdict::Reply(length)
+    }
+
+    /// What the cache holds of a question, expired or not: that its name is missing, or what the type has.
+    pub(super) fn held(&self, way: &Way<'_>, query: &mut Query<'_>) -> Option<Arc<Entry>> {
+        let (bits, qtype, fingerprint) = (Bits::of(query).cached(), query.qtype, way.route.fingerprint);
+        let whole = self.cache.get(&self.cache.key(fingerprint, query.key(WHOLE_NAME, bits)));
+        whole.or_else(|| self.cache.get(&self.cache.key(fingerprint, query.key(qtype, bits))))
     }
 
     fn find(&self, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>) -> Found {
@@ -150,7 +157,7 @@ impl Resolver {
         Verdict::Reply(length)
     }
 
-    fn stale(
+    pub(super) fn stale(
         self: &Arc<Self>,
         way: &Way<'_>,
         settings: &Settings,
@@ -190,7 +197,7 @@ impl Resolver {
         self.write_kept(way, query, entry, stale.response_ttl.unwrap_or(STALE_TTL), Some(explained), out)
     }
 
-    fn write_kept(
+    pub(super) fn write_kept(
         &self,
         way: &Way<'_>,
         query: &Query<'_>,

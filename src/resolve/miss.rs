@@ -47,7 +47,8 @@ pub struct Miss {
 
 /// What a miss has come to, for who writes the reply himself.
 #[derive(Debug)]
-pub(super) enum Landed {
+pub enum Landed {
+    /// This.
     Outcome(Arc<Outcome>),
     /// There is nothing better than the expired entry.
     Stale(Arc<Entry>),
@@ -75,6 +76,22 @@ impl Miss {
 
     pub(super) fn refresh(resolver: Arc<Resolver>, way: &Way<'_>, query: &mut Query<'_>, old: Arc<Entry>) -> Miss {
         Miss { message: Box::default(), ..Miss::new(resolver, way, query, Some(old)) }
+    }
+
+    /// The client's message, as much of it as its reply needs.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// A question that no client has.
+    pub(super) fn unasked(resolver: Arc<Resolver>, way: &Way<'_>, query: &mut Query<'_>) -> Miss {
+        Miss { message: Box::default(), ..Miss::new(resolver, way, query, None) }
+    }
+
+    /// The same question, whose denial is kept as that of its type alone: nothing beneath is denied by it.
+    pub(super) fn about_one_type(mut self) -> Miss {
+        self.asked.one_type = true;
+        self
     }
 
     /// What is asked.
@@ -119,6 +136,12 @@ impl Miss {
     /// Waits for what it has boarded, and gives what a client would get. A refresh that has nothing to renew is over
     /// with that.
     pub(super) async fn land(mut self) -> Landed {
+        if self.place.is_none() && !self.board() {
+            return match self.old {
+                Some(old) => Landed::Stale(old),
+                None => Landed::Outcome(Arc::new(shed(self.refused))),
+            };
+        }
         let outcome = self.landing().await;
         self.judge(outcome, clock::now())
     }
@@ -162,6 +185,7 @@ impl Miss {
         out.clear();
         match &self.old {
             Some(old) if self.is_refresh() => self.paused(old, SHED_PAUSE, clock::now()),
+            None if self.is_refresh() => {}
             Some(_) => self.finish_stale(out),
             None => self.finish(&shed(self.refused), out),
         }
@@ -203,7 +227,7 @@ impl Miss {
     }
 
     /// The same, for who writes the reply himself.
-    pub(super) fn judge(&self, outcome: Option<Arc<Outcome>>, now: Instant) -> Landed {
+    pub fn judge(&self, outcome: Option<Arc<Outcome>>, now: Instant) -> Landed {
         match &self.old {
             Some(old) if self.note_refresh(outcome.as_deref(), now) => Landed::Stale(old.clone()),
             _ => Landed::Outcome(outcome.unwrap_or_else(|| Arc::new(late()))),
@@ -221,6 +245,17 @@ impl Miss {
             old.refresh_ended(now, None, 0);
         }
         !answered
+    }
+
+    /// Writes the reply from what another miss for the same question has come to.
+    pub(super) fn finish_landed(&mut self, landed: Landed, out: &mut Vec<u8>) {
+        match landed {
+            Landed::Outcome(outcome) => self.finish(&outcome, out),
+            Landed::Stale(entry) => {
+                self.old = Some(entry);
+                self.finish_stale(out);
+            }
+        }
     }
 
     fn finish_stale(&self, out: &mut Vec<u8>) {
@@ -297,7 +332,8 @@ fn kept_message(query: &Query<'_>) -> Box<[u8]> {
     message.into()
 }
 
-fn late() -> Outcome {
+/// For who has waited long enough.
+pub(super) fn late() -> Outcome {
     Failed::new(Cause::Timeout, Ede::NO_REACHABLE_AUTHORITY, "no upstream has answered in time").into()
 }
 

@@ -35,7 +35,7 @@ impl Resolver {
         };
         let quota = &self.lines[asked.route].quotas[usize::from(lifetime.class == Class::Denial)];
         let entry = Arc::new(Entry::new(response, &lifetime, now, quota));
-        self.keep(asked, lifetime.whole_name, &entry);
+        self.keep(asked, lifetime.whole_name && !asked.one_type, &entry);
         Outcome::Kept(entry)
     }
 

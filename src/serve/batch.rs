@@ -5,7 +5,7 @@ use super::listeners::Listening;
 use super::local::Local;
 use crate::dns::{Protocol, header};
 use crate::observe::Event;
-use crate::resolve::{Client, Verdict};
+use crate::resolve::{Awaited, Client, Verdict};
 use crate::sys::clock;
 use crate::sys::mmsg::Batch;
 use crate::sys::readable::Readable;
@@ -35,31 +35,37 @@ pub(crate) fn answer(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<R
             None => listening.address,
         };
         let client = Client { peer: datagram.peer, protocol: Protocol::Udp, listen, local: address };
-        match local.answer(resolver, now, message, &client, out) {
-            Verdict::Reply(length) => batch.queue(i, length),
-            Verdict::Silence => {}
+        let mut awaited = match local.answer(resolver, now, message, &client, out) {
+            Verdict::Reply(length) => {
+                batch.queue(i, length);
+                continue;
+            }
+            Verdict::Silence => continue,
             Verdict::Refresh(length, refresh) => {
                 batch.queue(i, length);
                 local.refresh(refresh);
+                continue;
             }
-            Verdict::Miss(mut miss) => match local.admit(&mut miss) {
-                Some(ticket) => {
-                    let question = Local::question(message);
-                    let path = batch.return_path(i);
-                    let (local, socket) = (local.clone(), socket.clone());
-                    tokio::task::spawn_local(async move {
-                        let reply = local.resolve(miss, &question).await;
-                        if !reply.is_empty() {
-                            deliver(&local, &socket, &reply, &path).await;
-                        }
-                        drop(ticket);
-                    });
-                }
-                None => {
-                    let length = Local::shed(miss, out);
-                    batch.queue(i, length);
-                }
-            },
+            Verdict::Miss(miss) => Awaited::Miss(miss),
+            Verdict::Walk(walk) => Awaited::Walk(walk),
+        };
+        match local.admit(&mut awaited) {
+            Some(ticket) => {
+                let question = Local::question(message);
+                let path = batch.return_path(i);
+                let (local, socket) = (local.clone(), socket.clone());
+                tokio::task::spawn_local(async move {
+                    let reply = local.resolve(awaited, &question).await;
+                    if !reply.is_empty() {
+                        deliver(&local, &socket, &reply, &path).await;
+                    }
+                    drop(ticket);
+                });
+            }
+            None => {
+                let length = Local::shed(awaited, out);
+                batch.queue(i, length);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use super::tether::Tether;
 use super::worker::Setup;
 use crate::dns::{Rcode, header, question, reply};
 use crate::observe::{self, Event, Level, Registry, counters};
-use crate::resolve::{self, Client, Miss, Resolver, Verdict};
+use crate::resolve::{self, Awaited, Client, Miss, Resolver, Verdict};
 use crate::sys::mmsg::Batch;
 use metrics::Counter;
 use std::cell::{Cell, RefCell};
@@ -119,10 +119,10 @@ impl Local {
     }
 
     /// Waits for the reply to a miss. Empty means silence. A panic costs this question only.
-    pub(crate) async fn resolve(&self, miss: Miss, question: &[u8]) -> Vec<u8> {
+    pub(crate) async fn resolve(&self, awaited: Awaited, question: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let finished = {
-            let mut resolution = pin!(miss.resolve(&mut out));
+            let mut resolution = pin!(awaited.resolve(&mut out));
             poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| resolution.as_mut().poll(cx))) {
                 Ok(poll) => poll.map(Ok),
                 Err(_) => Poll::Ready(Err(())),
@@ -139,8 +139,8 @@ impl Local {
     }
 
     /// A ticket for a miss, which takes its place then and there. A refusal is counted.
-    pub(crate) fn admit(self: &Rc<Self>, miss: &mut Miss) -> Option<Ticket> {
-        self.admit_any().filter(|_| miss.board())
+    pub(crate) fn admit(self: &Rc<Self>, awaited: &mut Awaited) -> Option<Ticket> {
+        self.admit_any().filter(|_| awaited.board())
     }
 
     /// A ticket for one more question in flight, unless there are too many. The refusal is counted.
@@ -157,16 +157,17 @@ impl Local {
     }
 
     /// Writes the reply to a miss that is not admitted, and gives its length.
-    pub(crate) fn shed(miss: Miss, out: &mut [u8]) -> usize {
+    pub(crate) fn shed(awaited: Awaited, out: &mut [u8]) -> usize {
         let mut reply = Vec::new();
-        miss.shed(&mut reply);
+        awaited.shed(&mut reply);
         let length = reply.len().min(out.len());
         out[..length].copy_from_slice(&reply[..length]);
         length
     }
 
     /// Lets a refresh run, if there is room for it.
-    pub(crate) fn refresh(self: &Rc<Self>, mut refresh: Miss) {
+    pub(crate) fn refresh(self: &Rc<Self>, refresh: Miss) {
+        let mut refresh = Awaited::Miss(refresh);
         match self.admit(&mut refresh) {
             None => refresh.shed(&mut Vec::new()),
             Some(ticket) => {

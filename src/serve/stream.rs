@@ -13,7 +13,7 @@ use super::outbox::{Outbox, Slot};
 use super::tether::Tether;
 use crate::dns::Protocol;
 use crate::observe::{Event, Level};
-use crate::resolve::{Client, Miss, Verdict};
+use crate::resolve::{Awaited, Client, Verdict};
 use crate::sys::clock;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -259,27 +259,31 @@ impl Stream {
         let (resolver, listen) = snapshot.load(self.tether.listening.address);
         self.client.listen = listen;
         let out = &mut local.reply.borrow_mut()[..];
-        let length = match local.answer(resolver, now, message, &self.client, out) {
-            Verdict::Reply(length) => length,
+        let mut awaited = match local.answer(resolver, now, message, &self.client, out) {
+            Verdict::Reply(length) => return self.outbox.put(&out[..length]),
             Verdict::Silence => return,
             Verdict::Refresh(length, refresh) => {
                 local.refresh(refresh);
-                length
+                return self.outbox.put(&out[..length]);
             }
-            Verdict::Miss(mut miss) => match local.admit(&mut miss) {
-                None => Local::shed(miss, out),
-                Some(ticket) => return self.wait(miss, message, ticket),
-            },
+            Verdict::Miss(miss) => Awaited::Miss(miss),
+            Verdict::Walk(walk) => Awaited::Walk(walk),
         };
-        self.outbox.put(&out[..length]);
+        match local.admit(&mut awaited) {
+            None => {
+                let length = Local::shed(awaited, out);
+                self.outbox.put(&out[..length]);
+            }
+            Some(ticket) => self.wait(awaited, message, ticket),
+        }
     }
 
-    /// Gives a miss a task, which hands its reply over when there is one.
-    fn wait(&self, miss: Miss, message: &[u8], ticket: Ticket) {
+    /// Gives what is awaited a task, which hands its reply over when there is one.
+    fn wait(&self, awaited: Awaited, message: &[u8], ticket: Ticket) {
         let (local, slot) = (self.local.clone(), Slot::new(&self.outbox));
         let (question, tether) = (Local::question(message), Rc::downgrade(&self.tether));
         tokio::task::spawn_local(async move {
-            let reply = local.resolve(miss, &question).await;
+            let reply = local.resolve(awaited, &question).await;
             slot.put(&reply);
             if let Some(tether) = tether.upgrade() {
                 tether.settle_reply(&local);

@@ -193,6 +193,7 @@ impl World {
                     Waiting { miss, client: Some(Asker { query, edns, protocol, expired }), entry, until },
                 );
             }
+            Verdict::Walk(_) => panic!("a walk without `autopath`"),
             Verdict::Silence => panic!("a query without a reply"),
         }
     }

@@ -9,7 +9,8 @@ use dnslet::cache::Cache;
 use dnslet::dns::Protocol;
 use dnslet::observe::Registry;
 use dnslet::resolve::{
-    Bounds, Client, ClientPolicy, Effect, Event, Failures, Flights, Miss, Parts, Resolution, Resolver, Verdict,
+    Bounds, Client, ClientPolicy, Effect, Event, Failures, Flights, Miss, Outcome, Parts, Resolution, Resolver,
+    Verdict, Walk,
 };
 use dnslet::routes::{self, Forward};
 use dnslet::upstream::spec::Target;
@@ -140,18 +141,48 @@ impl Player {
                 out = self.resolve(miss)?;
                 out.len()
             }
+            Verdict::Walk(walk) => {
+                out = self.walk(*walk)?;
+                out.len()
+            }
         };
         out.truncate(length);
         self.last = (length > 0).then_some((query, out));
         Ok(())
     }
 
-    /// Drives a miss to its end, asking the scenario's upstream, and returns the reply, if there is somebody to get it.
+    /// Walks a search list to its end, one question after the other.
+    fn walk(&mut self, mut walk: Walk) -> Result<Vec<u8>, String> {
+        let mut questions = walk.questions();
+        loop {
+            if questions.is_empty() {
+                return Err("a walk has nothing to ask and no end".to_owned());
+            }
+            let (about, miss) = questions.remove(0);
+            let outcome = self.ask(&miss)?;
+            if let Some(end) = walk.on(about, miss.judge(Some(outcome), self.now), self.now) {
+                let mut out = Vec::new();
+                self.refreshes.extend(walk.end(end, self.now, &mut out));
+                return Ok(out);
+            }
+            questions.extend(walk.questions());
+        }
+    }
+
+    /// Drives a miss to its end and returns the reply, if there is somebody to get it.
     fn resolve(&mut self, miss: Miss) -> Result<Vec<u8>, String> {
+        let outcome = self.ask(&miss)?;
+        let mut out = Vec::new();
+        miss.end(Some(&outcome), self.now, &mut out);
+        Ok(out)
+    }
+
+    /// What a miss comes to, when the scenario's upstream is asked.
+    fn ask(&mut self, miss: &Miss) -> Result<Arc<Outcome>, String> {
         let (mut resolution, mut effect) = Resolution::start(&self.resolver, miss.asked().clone());
-        let outcome = loop {
+        loop {
             effect = match effect {
-                Effect::Done(outcome) => break outcome,
+                Effect::Done(outcome) => return Ok(outcome),
                 Effect::Ask(_) => {
                     let query = Message::parse(resolution.query()).ok_or("the upstream query is no message")?;
                     self.asked.push(text::query(&query));
@@ -164,10 +195,7 @@ impl Player {
                     resolution.on(&self.resolver, event, self.now)
                 }
             };
-        };
-        let mut out = Vec::new();
-        miss.end(Some(&outcome), self.now, &mut out);
-        Ok(out)
+        }
     }
 }
 

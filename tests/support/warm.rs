@@ -60,8 +60,10 @@ impl Warm {
     async fn fill(&self, query: &[u8]) {
         let mut out = vec![0; 4096];
         // Another spelling or reply size of a query may have filled the same entry already.
-        if let Verdict::Miss(miss) = self.resolver.answer(0, clock::now(), query, &self.client, &mut out) {
-            miss.resolve(&mut out).await;
+        match self.resolver.answer(0, clock::now(), query, &self.client, &mut out) {
+            Verdict::Miss(miss) => miss.resolve(&mut out).await,
+            Verdict::Walk(walk) => walk.resolve(&mut out).await,
+            _ => {}
         }
     }
 }

@@ -1,7 +1,228 @@
-//! A client's search list, walked here.
+//! A client's search list, walked here instead of there.
+//!
+//! Example: a pod in namespace `shop` looks for `www.example.com`, and asks for the first name of its list,
+//! `www.example.com.shop.svc.cluster.local`. `list` reads the rest of the list from the question: `...svc.cluster.local`,
+//! `...cluster.local`, the domains of the node, the name itself. `walker` is told what memory and upstreams say about
+//! each (`said`), in order, and says whom to ask next; `asker` looks names up as if the client had asked for them. The
+//! first that exists decides. `conclusion` makes the reply, an alias from the name asked for to the one that exists, and
+//! keeps it under a key of its own, so that the next query is an ordinary hit. A walk that has to wait is a `walk`.
+//!
+//! A stub that gets no answer goes on with its list by itself, and is answered plainly (`marks`): it ends as it would have
+//! ended without any walk.
 
+mod asker;
+mod conclusion;
+mod list;
 mod marks;
+mod said;
 mod search;
+mod walk;
+mod walker;
+
+use std::sync::Arc;
+
+use crate::cache::settings::Settings;
+use crate::cache::{Class, Entry};
+use crate::dns::{Query, Rcode, name};
+use crate::observe::{Event, Plugin};
+use crate::plugins::policy::autopath::Autopath;
+
+use super::answer::Verdict;
+use super::bits::Bits;
+use super::lookup::{Known, counted};
+use super::miss::Miss;
+use super::resolver::Resolver;
+use super::way::Way;
+
+use asker::Asker;
+use list::First;
+use walker::{Next, Walker};
 
 pub use marks::Walks;
 pub(super) use search::Search;
+pub use walk::Walk;
+pub use walker::{About, End};
+
+/// The bit of a key under which the result of a walk is kept: beside what the name itself has.
+const WALKED: u8 = 0x80;
+
+/// The first name of a search list on its way.
+struct Start<'a> {
+    autopath: &'a Autopath,
+    search: &'a Search,
+    first: First,
+    /// The route of keys: equal where every name of the list is answered alike.
+    list: u64,
+    settings: Option<&'a Settings>,
+}
+
+impl Resolver {
+    /// Answers the first name of a search list; `None` where the query is to be answered like any other.
+    pub(super) fn walk(
+        self: &Arc<Self>,
+        way: &Way<'_>,
+        autopath: &Autopath,
+        query: &mut Query<'_>,
+        out: &mut [u8],
+    ) -> Option<Verdict> {
+        let search = self.lines[way.route_index].search.as_ref()?.load();
+        let zone = self.routes.listens[usize::from(way.client.listen)].zones.zone(way.zone);
+        let first = First::of(autopath, zone, &search, query)?;
+        if is_excepted(autopath, &first, query.name()) {
+            self.registry.worker(way.worker).count(Event::PlainExcept);
+            return None;
+        }
+        let start = Start {
+            autopath,
+            search: &search,
+            first,
+            list: self.list(way, &search),
+            settings: way.route.cache.as_ref().filter(|settings| settings.covers(query.name())),
+        };
+        if let Some(settings) = start.settings
+            && let Some(verdict) = self.remembered(way, &start, settings, query, out)
+        {
+            return Some(verdict);
+        }
+        if self.is_continued(way, &start, query) {
+            return None;
+        }
+        Some(self.set_out(way, &start, query, out))
+    }
+
+    /// The route of keys for what becomes of a list's first names.
+    fn list(&self, way: &Way<'_>, search: &Search) -> u64 {
+        self.doors[usize::from(way.client.listen)].fingerprint ^ search.fingerprint.rotate_left(1)
+    }
+
+    /// Whether the client asks for this name because it walks another list itself, which is counted.
+    fn is_continued(&self, way: &Way<'_>, start: &Start<'_>, query: &mut Query<'_>) -> bool {
+        let key = self.cache.key(start.list, walked(query));
+        let continued = self.walks.is_marked(way.client.peer.ip(), &key, way.now);
+        if continued {
+            self.registry.worker(way.worker).count(Event::PlainContinued);
+        }
+        continued
+    }
+
+    /// The reply from the result of an earlier walk, or from what memory has for the name itself, unless that is a denial.
+    fn remembered(
+        self: &Arc<Self>,
+        way: &Way<'_>,
+        start: &Start<'_>,
+        settings: &Settings,
+        query: &mut Query<'_>,
+        out: &mut [u8],
+    ) -> Option<Verdict> {
+        let kept = self.cache.get(&self.cache.key(start.list, walked(query)));
+        if let Some(entry) = kept.filter(|entry| entry.is_fresh(way.now)) {
+            if self.is_continued(way, start, query) {
+                return None;
+            }
+            return Some(Verdict::Reply(self.write_walked(way, start, settings, query, &entry, out)));
+        }
+        let is_denial = |entry: &Entry| entry.response.rcode() == Rcode::NXDOMAIN;
+        let verdict = match self.know(way, settings, query) {
+            Known::Fresh(entry) if !is_denial(&entry) => {
+                if entry.class == Class::Denial {
+                    self.mark_later(way, start, query);
+                }
+                self.hit(way, settings, query, &entry, out)
+            }
+            Known::Stale { entry, hope } if !is_denial(&entry) => self.stale(way, settings, query, entry, hope, out),
+            Known::Failed(failure) => {
+                self.mark_later(way, start, query);
+                self.fail_again(way, query, &failure, out)
+            }
+            _ => return None,
+        };
+        self.registry.worker(way.worker).count(Event::WalkFirst);
+        Some(verdict)
+    }
+
+    fn write_walked(
+        self: &Arc<Self>,
+        way: &Way<'_>,
+        start: &Start<'_>,
+        settings: &Settings,
+        query: &Query<'_>,
+        entry: &Entry,
+        out: &mut [u8],
+    ) -> usize {
+        let counts = self.registry.worker(way.worker);
+        way.slab.cache_hit(counted(entry.class));
+        match (entry.class, entry.response.rcode()) {
+            (Class::Success, _) => {
+                counts.count(Event::WalkFound);
+                counts.count_n(Event::WalkSaved, u64::from(entry.saves()));
+            }
+            (Class::Denial, rcode) => {
+                counts.count(if rcode == Rcode::NOERROR { Event::WalkNoData } else { Event::WalkMissing });
+                self.mark_later(way, start, query);
+            }
+        }
+        let whole = || u32::try_from(entry.seconds()).unwrap_or(u32::MAX);
+        let ttl = if settings.keepttl { whole() } else { entry.remaining(way.now) };
+        self.write_kept(way, query, entry, ttl, None, out)
+    }
+
+    /// Walks as far as memory goes, which may be the end.
+    fn set_out(self: &Arc<Self>, way: &Way<'_>, start: &Start<'_>, query: &mut Query<'_>, out: &mut [u8]) -> Verdict {
+        let Start { first, search, settings, .. } = start;
+        let asker = self.asker(way);
+        let candidates = first.candidates(query.name(), &search.domains);
+        let namespace = first.namespace(query.name());
+        let mut walker = Walker::new(asker, query.qtype, candidates, namespace, start.autopath.max_depth);
+        let key = settings.map(|_| self.cache.key(start.list, walked(query)).to_key());
+        let end = match walker.next(way.now) {
+            Next::Done(end) => end,
+            Next::Ask(asks) => {
+                if settings.is_some() {
+                    way.slab.cache_miss();
+                }
+                let own = Miss::new(self.clone(), way, query, None);
+                return Verdict::Walk(Box::new(Walk::new(own, walker, *first, search.domains.clone(), key, asks)));
+            }
+        };
+        let conclusion = walker.conclude(end, query, key.as_ref(), way.route_index, way.now);
+        walker.count(end, &conclusion);
+        if conclusion.goes_on {
+            self.mark_later(way, start, query);
+        }
+        if settings.is_some() {
+            let denies = conclusion.outcome.rcode() != Rcode::NOERROR;
+            way.slab.cache_hit(counted(if denies { Class::Denial } else { Class::Success }));
+        }
+        let length = conclusion.outcome.write(query, way.limit(query, out), false, out);
+        self.finish(way, query, conclusion.outcome.rcode(), Plugin::Cache, &mut out[..length], way.now);
+        match walker.lessons(end, way.now).into_iter().next() {
+            Some(lesson) => Verdict::Refresh(length, lesson),
+            None => Verdict::Reply(length),
+        }
+    }
+
+    /// The client was not told of an address, and will go on with its list by itself.
+    fn mark_later(self: &Arc<Self>, way: &Way<'_>, start: &Start<'_>, query: &Query<'_>) {
+        let domains = &start.search.domains;
+        self.asker(way).mark_later(&start.first, query.name(), domains, query.qtype, way.now);
+    }
+
+    fn asker(self: &Arc<Self>, way: &Way<'_>) -> Asker {
+        Asker { resolver: self.clone(), worker: way.worker, client: *way.client }
+    }
+}
+
+/// The octets of a key for the result of a walk.
+fn walked<'q>(query: &'q mut Query<'_>) -> &'q [u8] {
+    let (qtype, bits) = (query.qtype, Bits::of(query).cached());
+    query.key(qtype, bits | WALKED)
+}
+
+/// Whether the line excepts the name asked for, or the one looked for.
+fn is_excepted(autopath: &Autopath, first: &First, asked: &[u8]) -> bool {
+    !autopath.except.is_empty() && {
+        let wanted = list::joined(&asked[..first.base], &[0]);
+        let under = |except: &[u8]| name::is_under(asked, except) || name::is_under(&wanted, except);
+        autopath.except.iter().any(|except| under(except.as_wire()))
+    }
+}

@@ -8,7 +8,7 @@ use crate::plugins::policy::autopath::{Autopath, List};
 use crate::routes::Fnv;
 
 /// A search list, as far as the question does not name it.
-pub struct Search {
+pub(in crate::resolve) struct Search {
     /// The domains, first to last.
     pub(super) domains: Arc<[Name]>,
     /// Equal for equal lists.

@@ -1,0 +1,345 @@
+//! A search list being walked, as a state machine: told what was said about names, it says what to ask next. No I/O.
+
+use std::time::Instant;
+
+use crate::dns::{Rcode, Type};
+use crate::observe::Event;
+use crate::resolve::miss::{Landed, Miss};
+
+use super::asker::{Asker, Looked};
+use super::conclusion::Conclusion;
+use super::list::{Candidate, Kind};
+use super::said::Said;
+
+/// A search list being walked.
+pub(in crate::resolve) struct Walker {
+    pub(super) asker: Asker,
+    pub(super) qtype: Type,
+    pub(super) steps: Vec<Step>,
+    /// The namespace that the question names, where it does.
+    namespace: Option<Namespace>,
+    /// The list is longer than may be walked.
+    cut_short: bool,
+}
+
+/// One candidate on the way.
+pub(super) struct Step {
+    pub(super) candidate: Candidate,
+    pub(super) state: State,
+    top: Top,
+    /// Its denial is that of a name above.
+    pub(super) cut: bool,
+    /// It is being asked for, and most likely denied.
+    expected: bool,
+    /// How it is known whether the name exists.
+    pub(super) by: Option<Event>,
+}
+
+pub(super) enum State {
+    Open,
+    /// It would be too long for a name: no stub asks for it either.
+    Skipped,
+    Asking,
+    Said(Said),
+}
+
+/// The name just below the suffix.
+#[derive(Clone, Copy, PartialEq)]
+enum Top {
+    /// It has not been asked for.
+    Open,
+    /// It has.
+    Asked,
+}
+
+struct Namespace {
+    name: Box<[u8]>,
+    state: Standing,
+}
+
+enum Standing {
+    Open,
+    Asking,
+    Exists,
+    Missing,
+    /// Nobody knows.
+    Failed(Said),
+}
+
+/// What a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The candidate of this index.
+    Candidate(usize),
+    /// The name just below its suffix.
+    Top(usize),
+    /// The namespace.
+    Namespace,
+}
+
+/// What to do next.
+pub(in crate::resolve) enum Next {
+    /// Ask these as well, and wait for one of all that have been asked.
+    Ask(Vec<(About, Miss)>),
+    /// It is over.
+    Done(End),
+}
+
+/// How a walk ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// What the first name has is the answer, or the failure.
+    First,
+    /// This candidate has what was asked for.
+    Found(usize),
+    /// This candidate exists, without that.
+    NoData(usize),
+    /// None of them exists.
+    Missing,
+    /// Nobody knows whether this candidate exists.
+    Failed(usize),
+    /// Nobody knows whether the namespace does.
+    NoNamespace,
+    /// The walk is given up.
+    Plain(Event),
+}
+
+impl Walker {
+    pub(super) fn new(
+        asker: Asker,
+        qtype: Type,
+        mut candidates: Vec<Candidate>,
+        namespace: Option<&[u8]>,
+        max_depth: usize,
+    ) -> Walker {
+        let cut_short = candidates.len() > max_depth;
+        candidates.truncate(max_depth);
+        let namespace = namespace.map(|name| Namespace { name: name.into(), state: Standing::Open });
+        Walker { asker, qtype, steps: candidates.into_iter().map(Step::new).collect(), namespace, cut_short }
+    }
+
+    /// Goes as far as memory knows, and says whom to ask.
+    pub(in crate::resolve) fn next(&mut self, now: Instant) -> Next {
+        let mut asks = Vec::new();
+        // Whether every candidate so far is known not to exist.
+        let mut certain = true;
+        for index in 0..self.steps.len() {
+            if index > 0
+                && let Some(end) = self.look_at_namespace(certain, now, &mut asks)
+            {
+                return end.map_or(Next::Ask(asks), Next::Done);
+            }
+            self.look_at(index, now);
+            match &self.steps[index].state {
+                State::Skipped => continue,
+                State::Said(said) if said.is_denial() => continue,
+                State::Said(said) if certain => return Next::Done(end(index, said, self.qtype)),
+                State::Said(_) => return Next::Ask(asks),
+                State::Open => asks.extend(self.ask(index, now)),
+                State::Asking => {}
+            }
+            certain = false;
+            if !self.steps[index].expected {
+                return Next::Ask(asks);
+            }
+        }
+        match (certain, self.cut_short) {
+            (false, _) => Next::Ask(asks),
+            (true, true) => Next::Done(End::Plain(Event::PlainDepth)),
+            (true, false) => Next::Done(End::Missing),
+        }
+    }
+
+    /// Takes in what came of a question.
+    pub(in crate::resolve) fn told(&mut self, about: About, landed: Landed, now: Instant) {
+        let stale_ttl = self.asker.stale_ttl_of(self.name_of(about), self.qtype, now);
+        let said = Said::landed(landed, stale_ttl, now);
+        match about {
+            About::Candidate(index) => {
+                self.steps[index].by = Some(Event::StepAsked);
+                self.steps[index].state = State::Said(said);
+            }
+            // Where it exists, or nothing is cut after all, the candidate is asked for itself.
+            About::Top(index) if said.is_denial() || said.exists() => self.steps[index].state = State::Open,
+            About::Top(index) => self.steps[index].state = State::Said(said),
+            About::Namespace => {
+                if let Some(namespace) = &mut self.namespace {
+                    namespace.state = standing(said);
+                }
+            }
+        }
+    }
+
+    /// What was said of a candidate.
+    pub(in crate::resolve) fn said(&self, index: usize) -> Option<&Said> {
+        self.steps.get(index)?.said()
+    }
+
+    /// Why nobody knows about the namespace.
+    pub(super) fn namespace_failure(&self) -> Option<&Said> {
+        match &self.namespace.as_ref()?.state {
+            Standing::Failed(said) => Some(said),
+            _ => None,
+        }
+    }
+
+    /// Names just below suffixes that are worth asking for although nobody waits: their denials save the questions for
+    /// all candidates beneath. No more of them than this walk has got for nothing, so that it never costs upstreams more
+    /// than the client's own would have.
+    pub(super) fn lessons(&self, end: End, now: Instant) -> Vec<Miss> {
+        let End::Found(found) = end else { return Vec::new() };
+        if self.steps[found].candidate.kind != Kind::Other {
+            return Vec::new();
+        }
+        let free = self.steps[..=found].iter().filter(|step| step.by == Some(Event::StepKnown)).count();
+        let unknown = self.steps[..found].iter().filter(|step| !step.cut && step.top == Top::Open);
+        let tops = unknown.filter_map(|step| step.candidate.top.as_deref());
+        let worth = tops.filter(|top| {
+            let known = self.asker.remembers(top, Type::A, now);
+            self.asker.cuts(top, now) && known.is_none_or(|(rcode, fresh)| rcode == Rcode::NXDOMAIN && !fresh)
+        });
+        worth.filter_map(|top| self.asker.unasked(top, Type::A, now)).take(free).collect()
+    }
+
+    /// Sees to the namespace before a later candidate is looked at: that there is one shows that the question is the
+    /// first of a list, and that the server does not deny names that only have names beneath them. `Some(None)`: it has to
+    /// be waited for.
+    fn look_at_namespace(&mut self, certain: bool, now: Instant, asks: &mut Vec<(About, Miss)>) -> Option<Option<End>> {
+        let namespace = self.namespace.as_mut()?;
+        if let Standing::Open = namespace.state {
+            namespace.state = match self.asker.remembers(&namespace.name, Type::A, now) {
+                // Namespaces seldom go, and nobody asks in one that has: an expired entry is enough.
+                Some((Rcode::NOERROR, _)) => Standing::Exists,
+                Some((Rcode::NXDOMAIN, true)) => Standing::Missing,
+                _ => Standing::Open,
+            };
+        }
+        match &namespace.state {
+            Standing::Exists => return None,
+            _ if !certain => return Some(None),
+            Standing::Missing => return Some(Some(End::Plain(Event::PlainNamespace))),
+            Standing::Failed(_) => return Some(Some(End::NoNamespace)),
+            Standing::Asking => return Some(None),
+            Standing::Open => {}
+        }
+        match self.asker.look(&namespace.name, Type::A, now) {
+            Looked::Said(said) | Looked::Cut(said) => {
+                namespace.state = standing(said);
+                self.look_at_namespace(certain, now, asks)
+            }
+            Looked::Open(old) => {
+                namespace.state = Standing::Asking;
+                let miss = self.asker.miss(&namespace.name, Type::A, old, now)?;
+                asks.push((About::Namespace, miss.about_one_type()));
+                Some(None)
+            }
+        }
+    }
+
+    /// What memory has for a candidate.
+    fn look_at(&mut self, index: usize, now: Instant) {
+        let step = &mut self.steps[index];
+        if !matches!(step.state, State::Open) {
+            return;
+        }
+        if step.candidate.name.is_empty() {
+            (step.state, step.by) = (State::Skipped, Some(Event::StepTooLong));
+            return;
+        }
+        let (said, cut) = match self.asker.look(&step.candidate.name, self.qtype, now) {
+            Looked::Said(said) => (said, false),
+            Looked::Cut(said) => (said, true),
+            Looked::Open(_) => return,
+        };
+        step.by = Some(if step.top == Top::Asked && cut { Event::StepTop } else { Event::StepKnown });
+        (step.cut, step.state) = (cut, State::Said(said));
+    }
+
+    /// The question that decides about a candidate of which memory knows nothing.
+    fn ask(&mut self, index: usize, now: Instant) -> Option<(About, Miss)> {
+        if self.asks_top(index, now) {
+            let step = &mut self.steps[index];
+            (step.state, step.top, step.expected) = (State::Asking, Top::Asked, true);
+            let top = step.candidate.top.as_deref()?;
+            return Some((About::Top(index), self.asker.miss(top, Type::A, None, now)?));
+        }
+        let step = &mut self.steps[index];
+        let name = &step.candidate.name;
+        let known = self.asker.remembers(name, self.qtype, now);
+        let Looked::Open(old) = self.asker.look(name, self.qtype, now) else { return None };
+        (step.state, step.expected) = (State::Asking, known.is_some_and(|(rcode, _)| rcode == Rcode::NXDOMAIN));
+        Some((About::Candidate(index), self.asker.miss(name, self.qtype, old, now)?))
+    }
+
+    /// Whether the name just below the suffix is asked for in place of the candidate: most likely it does not exist, and
+    /// then nor do all other names that end like this one.
+    fn asks_top(&self, index: usize, now: Instant) -> bool {
+        let step = &self.steps[index];
+        let trusted = matches!(&self.namespace, Some(Namespace { state: Standing::Exists, .. }));
+        let Some(top) = step.candidate.top.as_deref().filter(|_| trusted && step.top == Top::Open) else {
+            return false;
+        };
+        self.asker.cuts(top, now)
+            && match self.asker.remembers(top, Type::A, now) {
+                None => !step.candidate.possible,
+                Some((rcode, fresh)) => rcode == Rcode::NXDOMAIN && !fresh,
+            }
+    }
+
+    /// Counts how the walk ended, and how that is known.
+    pub(super) fn count(&self, end: End, conclusion: &Conclusion) {
+        let counts = self.asker.resolver.registry.worker(self.asker.worker);
+        counts.count(conclusion.event);
+        if let (End::Found(index), false) = (end, conclusion.goes_on) {
+            counts.count_n(Event::WalkSaved, index as u64);
+        }
+        self.count_steps();
+    }
+
+    /// Counts a walk that the first name itself has ended.
+    pub(super) fn count_first(&self) {
+        self.asker.resolver.registry.worker(self.asker.worker).count(Event::WalkFirst);
+        self.count_steps();
+    }
+
+    fn count_steps(&self) {
+        let counts = self.asker.resolver.registry.worker(self.asker.worker);
+        self.steps.iter().filter_map(|step| step.by).for_each(|event| counts.count(event));
+    }
+
+    fn name_of(&self, about: About) -> &[u8] {
+        match about {
+            About::Candidate(index) => &self.steps[index].candidate.name,
+            About::Top(index) => self.steps[index].candidate.top.as_deref().unwrap_or_default(),
+            About::Namespace => self.namespace.as_ref().map(|namespace| &*namespace.name).unwrap_or_default(),
+        }
+    }
+}
+
+impl Step {
+    /// What was said of it.
+    pub(super) fn said(&self) -> Option<&Said> {
+        if let State::Said(said) = &self.state { Some(said) } else { None }
+    }
+
+    fn new(candidate: Candidate) -> Step {
+        Step { candidate, state: State::Open, top: Top::Open, cut: false, expected: false, by: None }
+    }
+}
+
+fn end(index: usize, said: &Said, qtype: Type) -> End {
+    match index {
+        0 => End::First,
+        _ if !said.exists() => End::Failed(index),
+        _ if said.has(qtype) => End::Found(index),
+        _ => End::NoData(index),
+    }
+}
+
+fn standing(said: Said) -> Standing {
+    match () {
+        () if said.exists() => Standing::Exists,
+        () if said.is_denial() => Standing::Missing,
+        () => Standing::Failed(said),
+    }
+}

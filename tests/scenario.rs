@@ -24,7 +24,7 @@ macro_rules! scenarios {
     };
 }
 
-scenarios! { aaaa cname denial_cut disable dnssec edns keepttl negative prefetch serve_stale stale_chain truncation ttl }
+scenarios! { aaaa autopath cname denial_cut disable dnssec edns keepttl negative prefetch serve_stale stale_chain truncation ttl }
 
 #[test]
 fn every_scenario_is_played() {

@@ -9,7 +9,7 @@ use crate::usage::{self, Cpu};
 use crate::workload::Workload;
 
 /// Queries in flight at saturation: enough to keep a server busy, few enough for any socket's receive buffer.
-const WINDOW: usize = 128;
+pub(crate) const WINDOW: usize = 128;
 const RATE: u64 = 20_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,11 @@ mod cores;
 mod floor;
 mod histogram;
 mod load;
+mod pods;
 mod report;
+mod search;
 mod servers;
+mod stub;
 mod sys;
 mod usage;
 mod workload;
@@ -25,6 +28,7 @@ use clap::Parser;
 
 use cell::{Cell, Effort, Workloads};
 use report::Report;
+use search::Part;
 use servers::{Kind, Server};
 use workload::Workload;
 
@@ -38,7 +42,8 @@ struct Options {
     /// Only these servers, and the floor: dnslet, unbound, dnsdist, dnsmasq, floor (may be repeated).
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Only these cells: hot-saturated, hot-20k, ndots-saturated, ndots-20k, cold-saturated (may be repeated).
+    /// Only these cells: hot-saturated, hot-20k, ndots-saturated, ndots-20k, cold-saturated, and of search lists
+    /// search-names, search-mix, search-hits (may be repeated).
     #[arg(long, value_name = "CELL")]
     cell: Vec<String>,
     /// Another build of dnslet (an older one, or the static one of the image), measured beside this one.
@@ -82,32 +87,28 @@ fn be_the_floor(mut arguments: impl Iterator<Item = String>) -> Result<()> {
 fn compare(options: &Options) -> Result<bool> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("throughput-{}", std::process::id()));
     let (load, server) = cores::split()?;
-    let mut kinds = chosen(&options.only, &Kind::ALL, Kind::name, "server")?;
+    check_names(&options.only, &Kind::ALL.map(Kind::name), "server")?;
+    check_names(&options.cell, &[&Cell::ALL.map(Cell::name)[..], &Part::ALL.map(Part::name)].concat(), "cell")?;
+    let mut kinds = chosen(&options.only, &Kind::ALL, Kind::name);
     kinds.retain(|&kind| kind != Kind::Against);
     if let Some(program) = &options.against {
         servers::compare_against(&fs::canonicalize(program).with_context(|| program.display().to_string())?);
         let beside = kinds.iter().position(|&kind| kind == Kind::Dnslet).map_or(kinds.len(), |at| at + 1);
         kinds.insert(beside, Kind::Against);
     }
-    let cells = chosen(&options.cell, &Cell::ALL, Cell::name, "cell")?;
+    let cells = chosen(&options.cell, &Cell::ALL, Cell::name);
     let kinds = introduce(kinds, load, server);
     check_the_loss_meter(&directory)?;
     let (effort, rounds) = effort(options);
     let mut report = Report::default();
-    let servers = kinds.iter().map(|&kind| Server::start(kind, &directory, 0)).collect::<std::io::Result<Vec<_>>>()?;
-    let workloads = Workloads { hot: Workload::hot(), ndots: Workload::ndots() };
-    for round in 0..rounds {
-        for &cell in &cells {
-            for server in servers.iter().filter(|server| cell != Cell::Cold || server.kind != Kind::Floor) {
-                let sample = cell::measure(server, cell, round, &workloads, &effort)
-                    .with_context(|| format!("{}, {}", server.kind.name(), cell.name()))?;
-                report.samples.push(sample);
-            }
-        }
+    if !cells.is_empty() {
+        measure_cells(&mut report, &cells, &kinds, &directory, &effort, rounds)?;
     }
-    drop(servers);
-    for &kind in kinds.iter().filter(|&&kind| kind != Kind::Floor) {
-        report.filled_kib.push((kind, resident_with_names(kind, &directory, 10_000)?));
+    // Only dnslet knows search lists.
+    let parts = if kinds.contains(&Kind::Dnslet) { chosen(&options.cell, &Part::ALL, Part::name) } else { Vec::new() };
+    for part in parts {
+        let findings = search::measure(part, &directory, options.quick, rounds).with_context(|| part.name())?;
+        report.search.push((part, findings));
     }
     print!("{}", report.table());
     let (text, good) = report.verdict();
@@ -123,15 +124,42 @@ fn compare(options: &Options) -> Result<bool> {
     Ok(good || options.quick)
 }
 
-/// The values whose names were given, or all of them.
-fn chosen<T: Copy>(names: &[String], all: &[T], name: fn(T) -> &'static str, what: &str) -> Result<Vec<T>> {
-    for given in names {
-        if !all.iter().any(|&value| name(value) == given) {
-            let known: Vec<_> = all.iter().map(|&value| name(value)).collect();
-            bail!("no {what} is called {given}; there are {}", known.join(", "));
+fn measure_cells(
+    report: &mut Report,
+    cells: &[Cell],
+    kinds: &[Kind],
+    directory: &Path,
+    effort: &Effort,
+    rounds: usize,
+) -> Result<()> {
+    let servers = kinds.iter().map(|&kind| Server::start(kind, directory, 0)).collect::<std::io::Result<Vec<_>>>()?;
+    let workloads = Workloads { hot: Workload::hot(), ndots: Workload::ndots() };
+    for round in 0..rounds {
+        for &cell in cells {
+            for server in servers.iter().filter(|server| cell != Cell::Cold || server.kind != Kind::Floor) {
+                let sample = cell::measure(server, cell, round, &workloads, effort)
+                    .with_context(|| format!("{}, {}", server.kind.name(), cell.name()))?;
+                report.samples.push(sample);
+            }
         }
     }
-    Ok(all.iter().copied().filter(|&value| names.is_empty() || names.iter().any(|n| n == name(value))).collect())
+    drop(servers);
+    for &kind in kinds.iter().filter(|&&kind| kind != Kind::Floor) {
+        report.filled_kib.push((kind, resident_with_names(kind, directory, 10_000)?));
+    }
+    Ok(())
+}
+
+fn check_names(given: &[String], known: &[&str], what: &str) -> Result<()> {
+    match given.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => bail!("no {what} is called {name}; there are {}", known.join(", ")),
+        None => Ok(()),
+    }
+}
+
+/// The values whose names were given, or all of them where none was.
+fn chosen<T: Copy>(names: &[String], all: &[T], name: fn(T) -> &'static str) -> Vec<T> {
+    all.iter().copied().filter(|&value| names.is_empty() || names.iter().any(|n| n == name(value))).collect()
 }
 
 /// Prints what takes part, and leaves out what is not installed. The floor always takes part.

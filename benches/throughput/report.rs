@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::cell::{Cell, Sample};
+use crate::search::{Findings, Part};
 use crate::servers::Kind;
 
 /// How much more CPU than the floor a hit may cost.
@@ -17,12 +18,14 @@ pub(crate) struct Report {
     pub(crate) samples: Vec<Sample>,
     /// KiB after filling 10,000 names into a fresh server.
     pub(crate) filled_kib: Vec<(Kind, u64)>,
+    /// What was found out about search lists.
+    pub(crate) search: Vec<(Part, Findings)>,
 }
 
 /// Whether a target was met, with the figures; none where something needed was not measured.
-struct Target {
-    text: String,
-    met: Option<bool>,
+pub(crate) struct Target {
+    pub(crate) text: String,
+    pub(crate) met: Option<bool>,
 }
 
 impl Report {
@@ -62,6 +65,9 @@ impl Report {
                 let _ = writeln!(out, "  {:<8}{:>9.1} MiB", kind.name(), mib(*kib));
             }
         }
+        for (_, findings) in &self.search {
+            out.push_str(&findings.table);
+        }
         out
     }
 
@@ -94,7 +100,8 @@ impl Report {
     pub(crate) fn verdict(&self) -> (String, bool) {
         let mut out = String::from("\ntargets\n");
         let mut good = true;
-        for target in self.targets() {
+        let own = self.targets();
+        for target in own.iter().chain(self.search.iter().flat_map(|(_, findings)| &findings.targets)) {
             let word = match target.met {
                 Some(true) => "met",
                 Some(false) => "MISSED",
@@ -162,7 +169,9 @@ impl Report {
             .collect();
         let filled: serde_json::Map<_, _> =
             self.filled_kib.iter().map(|(kind, kib)| (kind.name().to_owned(), (*kib).into())).collect();
-        serde_json::json!({ "samples": samples, "resident_kib_with_10000_names": filled })
+        let search: serde_json::Map<_, _> =
+            self.search.iter().map(|(part, findings)| (part.name().to_owned(), findings.json.clone())).collect();
+        serde_json::json!({ "samples": samples, "resident_kib_with_10000_names": filled, "search": search })
     }
 
     fn of(&self, cell: Cell, kind: Kind) -> impl Iterator<Item = &Sample> {
@@ -184,14 +193,15 @@ impl Report {
     }
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The middle one, or what is half way between the two in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let upper = *values.get(values.len() / 2)?;
     let lower = values[(values.len() - 1) / 2];
     Some((lower + upper) / 2.0)
 }
 
-fn micros(duration: Duration) -> f64 {
+pub(crate) fn micros(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1000.0
 }
 

@@ -2,8 +2,8 @@
 //! logging of queries, and caches larger than the workloads. docs/benchmarks.md says why each option is there.
 
 use std::fs;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ use dnslet::sys::clock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::answerer::Answerer;
+use crate::answerer::{Answerer, Cluster};
 use crate::cores;
 use crate::floor;
 use crate::usage;
@@ -84,10 +84,34 @@ impl Kind {
     }
 }
 
+/// What dnslet is told beyond what every setup has, and what its upstream says. The others ignore the lines.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup {
+    /// Tells agents apart that run at the same time.
+    pub(crate) name: &'static str,
+    /// Lines of the block `cluster.local`.
+    pub(crate) cluster: &'static str,
+    /// Lines of the block `.`.
+    pub(crate) root: &'static str,
+    pub(crate) lifetimes: Cluster,
+}
+
+impl Setup {
+    /// Caches larger than every workload, and lifetimes longer than any run.
+    pub(crate) const LASTING: Self = Self {
+        name: "",
+        cluster: "cache {\n success 100000 3600\n denial 100000 1800\n }",
+        root: "cache {\n success 100000 3600\n denial 100000 1800\n }",
+        lifetimes: Cluster::Lasting,
+    };
+}
+
 /// A server that is running and has answered a query. Dropping it ends it.
 pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
+    /// Where dnslet shows its counters.
+    metrics: SocketAddr,
     /// Absent for the floor.
     pub(crate) answerer: Option<Answerer>,
     pub(crate) processes: Vec<u32>,
@@ -98,19 +122,29 @@ impl Server {
     /// Starts `kind` on the server core with its files in `directory`. The floor drops one query of every
     /// `drop_every`, if that is not 0.
     pub(crate) fn start(kind: Kind, directory: &Path, drop_every: u64) -> io::Result<Self> {
-        let directory = directory.join(kind.name());
+        Self::start_as(kind, &Setup::LASTING, directory, drop_every)
+    }
+
+    /// Starts dnslet set up like this.
+    pub(crate) fn dnslet(setup: &Setup, directory: &Path) -> io::Result<Self> {
+        Self::start_as(Kind::Dnslet, setup, directory, 0)
+    }
+
+    fn start_as(kind: Kind, setup: &Setup, directory: &Path, drop_every: u64) -> io::Result<Self> {
+        let directory = directory.join(kind.name().to_owned() + setup.name);
         fs::create_dir_all(&directory)?;
-        let address = free_port()?;
+        let (address, metrics) = (free_port()?, free_port()?);
         let answerer = match kind {
             Kind::Floor => None,
-            _ => Some(Answerer::start()?),
+            _ => Some(Answerer::start(setup.lifetimes)?),
         };
         let upstream = answerer.as_ref().map_or(address, |answerer| answerer.address);
-        let mut command = command(kind, &directory, address, upstream, drop_every)?;
+        let places = Places { directory: &directory, listen: address, upstream, metrics };
+        let mut command = command(kind, setup, &places, drop_every)?;
         let log = fs::File::create(directory.join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = cores::on_server_core(|| command.spawn())?;
-        let mut server = Self { kind, address, answerer, processes: vec![child.id()], child };
+        let mut server = Self { kind, address, metrics, answerer, processes: vec![child.id()], child };
         server.wait_until_it_answers(&directory)?;
         server.processes = usage::family(server.child.id())?;
         Ok(server)
@@ -119,6 +153,21 @@ impl Server {
     /// Queries its upstream has seen.
     pub(crate) fn upstream_queries(&self) -> u64 {
         self.answerer.as_ref().map_or(0, Answerer::asked)
+    }
+
+    /// The CPU time its upstream has used; none for the floor.
+    pub(crate) fn upstream_cpu_time(&self) -> io::Result<Duration> {
+        self.answerer.as_ref().map_or(Ok(Duration::ZERO), Answerer::cpu_time)
+    }
+
+    /// The values of dnslet's counters whose names start so, with what follows that in their names.
+    pub(crate) fn counters(&self, prefix: &str) -> io::Result<Vec<(String, u64)>> {
+        let mut stream = TcpStream::connect(self.metrics)?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.metrics)?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let series = text.lines().filter_map(|line| line.strip_prefix(prefix)?.rsplit_once(' '));
+        Ok(series.filter_map(|(series, value)| Some((series.to_owned(), value.parse().ok()?))).collect())
     }
 
     fn wait_until_it_answers(&mut self, directory: &Path) -> io::Result<()> {
@@ -166,13 +215,16 @@ fn free_port() -> io::Result<SocketAddr> {
     }
 }
 
-fn command(
-    kind: Kind,
-    directory: &Path,
+/// Where a server has its files and whom it talks to.
+struct Places<'a> {
+    directory: &'a Path,
     listen: SocketAddr,
     upstream: SocketAddr,
-    drop_every: u64,
-) -> io::Result<Command> {
+    metrics: SocketAddr,
+}
+
+fn command(kind: Kind, setup: &Setup, places: &Places<'_>, drop_every: u64) -> io::Result<Command> {
+    let &Places { directory, listen, upstream, .. } = places;
     let file = directory.join("conf");
     let mut command = kind.program()?;
     let text = match kind {
@@ -182,7 +234,7 @@ fn command(
         }
         Kind::Dnslet | Kind::Against => {
             command.args(["-workers", "1", "-setupinterface=false", "-setupiptables=false", "-conf"]).arg(&file);
-            corefile(listen, upstream)?
+            corefile(setup, places)
         }
         Kind::Unbound => {
             command.args(["-d", "-c"]).arg(&file);
@@ -202,16 +254,15 @@ fn command(
     Ok(command)
 }
 
-fn corefile(listen: SocketAddr, upstream: SocketAddr) -> io::Result<String> {
-    let (address, port, metrics) = (listen.ip(), listen.port(), free_port()?);
-    let block = |zone: &str, cache: &str| {
+fn corefile(setup: &Setup, places: &Places<'_>) -> String {
+    let &Places { listen, upstream, metrics, .. } = places;
+    let (address, port) = (listen.ip(), listen.port());
+    let block = |zone: &str, lines: &str| {
         format!(
-            "{zone}:{port} {{\n    errors\n    bind {address}\n    cache {{\n{cache}    }}\n    \
-             forward . {upstream}\n    prometheus {metrics}\n}}\n"
+            "{zone}:{port} {{\n errors\n bind {address}\n {lines}\n forward . {upstream}\n prometheus {metrics}\n}}\n"
         )
     };
-    let large = "        success 100000 3600\n        denial 100000 1800\n";
-    Ok(block("cluster.local", large) + &block(".", large))
+    block("cluster.local", setup.cluster) + &block(".", setup.root)
 }
 
 fn unbound_conf(listen: SocketAddr, upstream: SocketAddr) -> String {

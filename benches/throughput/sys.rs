@@ -5,6 +5,8 @@ use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::os::unix::thread::JoinHandleExt;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Messages per call.
@@ -183,6 +185,21 @@ pub(crate) fn cpu_time(process: u32) -> io::Result<Duration> {
     if failed != 0 {
         return Err(io::Error::from_raw_os_error(failed));
     }
+    read(clock)
+}
+
+/// The CPU time a thread of this process has used.
+pub(crate) fn thread_cpu_time(thread: &JoinHandle<()>) -> io::Result<Duration> {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the handle keeps the thread's id valid, and `clock` is a valid place for one clock id.
+    let failed = unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t() as libc::pthread_t, &raw mut clock) };
+    if failed != 0 {
+        return Err(io::Error::from_raw_os_error(failed));
+    }
+    read(clock)
+}
+
+fn read(clock: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for one timespec.
     if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {

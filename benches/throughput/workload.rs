@@ -25,15 +25,15 @@ pub(crate) const A: u16 = 1;
 pub(crate) const AAAA: u16 = 28;
 
 const DRAWS: usize = 1 << 16;
-const NAMESPACES: usize = 4;
-const SERVICES: usize = 100;
+pub(crate) const NAMESPACES: usize = 4;
+pub(crate) const SERVICES: usize = 100;
 const EXTERNAL: usize = 250;
 
 impl Workload {
     /// 1,000 external names, type A, drawn by Zipf's law with exponent 1.
     pub(crate) fn hot() -> Self {
         let questions: Vec<_> = (0..1000).map(|i| question(&external(i), A, Expect::Positive)).collect();
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         let zipf = Zipf::new(questions.len());
         let order = (0..DRAWS).map(|_| zipf.draw(&mut random) as u32).collect();
         Self { questions, order }
@@ -46,7 +46,7 @@ impl Workload {
         let mut questions = Vec::new();
         let mut seen = std::collections::HashMap::new();
         let mut order = Vec::with_capacity(DRAWS + 8);
-        let mut random = Random(2);
+        let mut random = Random::new(2);
         let (services, externals) = (Zipf::new(SERVICES), Zipf::new(EXTERNAL));
         while order.len() < DRAWS {
             let namespace = random.below(NAMESPACES);
@@ -76,6 +76,20 @@ impl Workload {
                 }
             }
         }
+        Self { questions, order }
+    }
+
+    /// The Services of all namespaces by their full names, for A and AAAA, drawn by Zipf's law.
+    pub(crate) fn services() -> Self {
+        let mut questions = Vec::new();
+        for i in 0..SERVICES * NAMESPACES {
+            let name = format!("svc-{}.team-{}.svc.cluster.local", i / NAMESPACES, i % NAMESPACES);
+            questions.push(question(&name, A, Expect::Positive));
+            questions.push(question(&name, AAAA, Expect::NoData));
+        }
+        let mut random = Random::new(3);
+        let zipf = Zipf::new(questions.len());
+        let order = (0..DRAWS).map(|_| zipf.draw(&mut random) as u32).collect();
         Self { questions, order }
     }
 
@@ -110,9 +124,13 @@ fn question(name: &str, kind: u16, expect: Expect) -> Question {
 }
 
 /// SplitMix64: short, and good enough to draw names with.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -121,7 +139,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
@@ -131,12 +149,12 @@ impl Random {
 }
 
 /// Ranks 0.. with weight 1 / (rank + 1).
-struct Zipf {
+pub(crate) struct Zipf {
     cumulative: Vec<f64>,
 }
 
 impl Zipf {
-    fn new(ranks: usize) -> Self {
+    pub(crate) fn new(ranks: usize) -> Self {
         let mut sum = 0.0;
         let cumulative = (1..=ranks)
             .map(|rank| {
@@ -147,7 +165,7 @@ impl Zipf {
         Self { cumulative }
     }
 
-    fn draw(&self, random: &mut Random) -> usize {
+    pub(crate) fn draw(&self, random: &mut Random) -> usize {
         let total = self.cumulative.last().copied().unwrap_or_default();
         let point = random.unit() * total;
         self.cumulative.partition_point(|&edge| edge <= point).min(self.cumulative.len() - 1)

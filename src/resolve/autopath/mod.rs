@@ -87,7 +87,7 @@ impl Resolver {
         if self.is_continued(way, &start, query) {
             return None;
         }
-        Some(self.set_out(way, &start, query, out))
+        self.set_out(way, &start, query, out)
     }
 
     /// The route of keys for what becomes of a list's first names.
@@ -166,8 +166,14 @@ impl Resolver {
         self.write_kept(way, query, entry, ttl, None, out)
     }
 
-    /// Walks as far as memory goes, which may be the end.
-    fn set_out(self: &Arc<Self>, way: &Way<'_>, start: &Start<'_>, query: &mut Query<'_>, out: &mut [u8]) -> Verdict {
+    /// Walks as far as memory goes, which may be the end; `None` where that is the first name itself.
+    fn set_out(
+        self: &Arc<Self>,
+        way: &Way<'_>,
+        start: &Start<'_>,
+        query: &mut Query<'_>,
+        out: &mut [u8],
+    ) -> Option<Verdict> {
         let Start { first, search, settings, .. } = start;
         let asker = self.asker(way);
         let candidates = first.candidates(query.name(), &search.domains);
@@ -175,13 +181,21 @@ impl Resolver {
         let mut walker = Walker::new(asker, query.qtype, candidates, namespace, start.autopath.max_depth);
         let key = settings.map(|_| self.cache.key(start.list, walked(query)).to_key());
         let end = match walker.next(way.now) {
+            Next::Done(End::First) => return None,
             Next::Done(end) => end,
             Next::Ask(asks) => {
                 if settings.is_some() {
                     way.slab.cache_miss();
                 }
                 let own = Miss::new(self.clone(), way, query, None);
-                return Verdict::Walk(Box::new(Walk::new(own, walker, *first, search.domains.clone(), key, asks)));
+                return Some(Verdict::Walk(Box::new(Walk::new(
+                    own,
+                    walker,
+                    *first,
+                    search.domains.clone(),
+                    key,
+                    asks,
+                ))));
             }
         };
         let conclusion = walker.conclude(end, query, key.as_ref(), way.route_index, way.now);
@@ -195,10 +209,10 @@ impl Resolver {
         }
         let length = conclusion.outcome.write(query, way.limit(query, out), false, out);
         self.finish(way, query, conclusion.outcome.rcode(), Plugin::Cache, &mut out[..length], way.now);
-        match walker.lessons(end, way.now).into_iter().next() {
+        Some(match walker.lessons(end, way.now).into_iter().next() {
             Some(lesson) => Verdict::Refresh(length, lesson),
             None => Verdict::Reply(length),
-        }
+        })
     }
 
     /// The client was not told of an address, and will go on with its list by itself.

@@ -92,7 +92,7 @@ impl Walk {
 
     /// Writes the reply at the end, and gives the questions that are worth asking although nobody waits.
     pub fn end(self, end: End, now: Instant, out: &mut Vec<u8>) -> Vec<Miss> {
-        if let (End::First, Some(said)) = (end, self.walker.said(0).cloned()) {
+        if let (End::First, Some(said)) = (end, self.walker.said_of_first()) {
             self.walker.count_first();
             if !said.has(self.walker.qtype) {
                 self.mark_later(now);

@@ -27,7 +27,7 @@ pub(super) struct Step {
     pub(super) candidate: Candidate,
     pub(super) state: State,
     top: Top,
-    /// Its denial is that of a name above.
+    /// What was said is about a name above.
     pub(super) cut: bool,
     /// It is being asked for, and most likely denied.
     expected: bool,
@@ -120,6 +120,7 @@ impl Walker {
 
     /// Goes as far as memory knows, and says whom to ask.
     pub(in crate::resolve) fn next(&mut self, now: Instant) -> Next {
+        self.recall_namespace(now);
         let mut asks = Vec::new();
         // Whether every candidate so far is known not to exist.
         let mut certain = true;
@@ -160,8 +161,10 @@ impl Walker {
                 self.steps[index].state = State::Said(said);
             }
             // Where it exists, or nothing is cut after all, the candidate is asked for itself.
-            About::Top(index) if said.is_denial() || said.exists() => self.steps[index].state = State::Open,
-            About::Top(index) => self.steps[index].state = State::Said(said),
+            About::Top(index) if said.exists() || (said.is_denial() && !said.stale) => {
+                self.steps[index].state = State::Open;
+            }
+            About::Top(index) => self.steps[index].hear_above(said),
             About::Namespace => {
                 if let Some(namespace) = &mut self.namespace {
                     namespace.state = standing(said);
@@ -173,6 +176,11 @@ impl Walker {
     /// What was said of a candidate.
     pub(in crate::resolve) fn said(&self, index: usize) -> Option<&Said> {
         self.steps.get(index)?.said()
+    }
+
+    /// What was said of the first name itself.
+    pub(super) fn said_of_first(&self) -> Option<Said> {
+        self.steps.first().filter(|step| !step.cut)?.said().cloned()
     }
 
     /// Why nobody knows about the namespace.
@@ -206,14 +214,6 @@ impl Walker {
     /// be waited for.
     fn look_at_namespace(&mut self, certain: bool, now: Instant, asks: &mut Vec<(About, Miss)>) -> Option<Option<End>> {
         let namespace = self.namespace.as_mut()?;
-        if let Standing::Open = namespace.state {
-            namespace.state = match self.asker.remembers(&namespace.name, Type::A, now) {
-                // Namespaces seldom go, and nobody asks in one that has: an expired entry is enough.
-                Some((Rcode::NOERROR, _)) => Standing::Exists,
-                Some((Rcode::NXDOMAIN, true)) => Standing::Missing,
-                _ => Standing::Open,
-            };
-        }
         match &namespace.state {
             Standing::Exists => return None,
             _ if !certain => return Some(None),
@@ -236,6 +236,18 @@ impl Walker {
         }
     }
 
+    fn recall_namespace(&mut self, now: Instant) {
+        let Some(namespace) = &mut self.namespace else { return };
+        if let Standing::Open = namespace.state {
+            namespace.state = match self.asker.remembers(&namespace.name, Type::A, now) {
+                // Namespaces seldom go, and nobody asks in one that has: an expired entry is enough.
+                Some((Rcode::NOERROR, _)) => Standing::Exists,
+                Some((Rcode::NXDOMAIN, true)) => Standing::Missing,
+                _ => Standing::Open,
+            };
+        }
+    }
+
     /// What memory has for a candidate.
     fn look_at(&mut self, index: usize, now: Instant) {
         let step = &mut self.steps[index];
@@ -249,10 +261,23 @@ impl Walker {
         let (said, cut) = match self.asker.look(&step.candidate.name, self.qtype, now) {
             Looked::Said(said) => (said, false),
             Looked::Cut(said) => (said, true),
-            Looked::Open(_) => return,
+            Looked::Open(_) => return self.look_above(index, now),
         };
         step.by = Some(if step.top == Top::Asked && cut { Event::StepTop } else { Event::StepKnown });
         (step.cut, step.state) = (cut, State::Said(said));
+    }
+
+    /// What memory has for the name just below a candidate's suffix, where that one would be asked for: an expired denial
+    /// that is used at once, or a failure.
+    fn look_above(&mut self, index: usize, now: Instant) {
+        if !self.asks_top(index, now) {
+            return;
+        }
+        let step = &mut self.steps[index];
+        let top = step.candidate.top.as_deref().unwrap_or_default();
+        if let Looked::Said(said) | Looked::Cut(said) = self.asker.look(top, Type::A, now) {
+            step.hear_above(said);
+        }
     }
 
     /// The question that decides about a candidate of which memory knows nothing.
@@ -261,7 +286,8 @@ impl Walker {
             let step = &mut self.steps[index];
             (step.state, step.top, step.expected) = (State::Asking, Top::Asked, true);
             let top = step.candidate.top.as_deref()?;
-            return Some((About::Top(index), self.asker.miss(top, Type::A, None, now)?));
+            let Looked::Open(old) = self.asker.look(top, Type::A, now) else { return None };
+            return Some((About::Top(index), self.asker.miss(top, Type::A, old, now)?));
         }
         let step = &mut self.steps[index];
         let name = &step.candidate.name;
@@ -320,6 +346,11 @@ impl Step {
     /// What was said of it.
     pub(super) fn said(&self) -> Option<&Said> {
         if let State::Said(said) = &self.state { Some(said) } else { None }
+    }
+
+    /// What was said of a name above holds for it as well.
+    fn hear_above(&mut self, said: Said) {
+        (self.by, self.cut, self.state) = (Some(Event::StepTop), true, State::Said(said));
     }
 
     fn new(candidate: Candidate) -> Step {

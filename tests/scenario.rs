@@ -1,7 +1,8 @@
 //! The resolver without sockets and without waiting: each file in `tests/scenarios/` is a story of queries, upstream
 //! answers and passing time. `script` is the language, `play` plays it.
-//! `outage` is a story too long for a file.
+//! `outage` and `lists` are stories too long for a file.
 
+mod lists;
 mod outage;
 mod play;
 mod script;
@@ -24,7 +25,7 @@ macro_rules! scenarios {
     };
 }
 
-scenarios! { aaaa autopath cname denial_cut disable dnssec edns keepttl negative prefetch serve_stale stale_chain truncation ttl }
+scenarios! { aaaa autopath autopath_ends autopath_plain cname denial_cut disable dnssec edns keepttl negative prefetch serve_stale stale_chain truncation ttl }
 
 #[test]
 fn every_scenario_is_played() {

@@ -120,6 +120,11 @@ impl Player {
         std::mem::take(&mut self.asked)
     }
 
+    /// All metrics as text.
+    pub(super) fn metrics(&self) -> String {
+        self.registry.render()
+    }
+
     /// The reply to the last query, taken apart.
     pub(super) fn reply(&self) -> Option<Message> {
         self.last.as_ref().and_then(|(_, raw)| Message::parse(raw))

@@ -51,7 +51,8 @@ fn allocations(mut act: impl FnMut()) -> u64 {
     ASKED.get() - before
 }
 
-const COREFILE: &str = "example.org:53 {\n    bind 127.0.0.1\n    errors\n    cache {\n        prefetch 100000\n    }\n    \
+const COREFILE: &str = "example.org:53 {\n    bind 127.0.0.1\n    errors\n    \
+                        aaaa off v4.example.org\n    cache {\n        prefetch 100000\n    }\n    \
                         forward . {up}\n    prometheus 127.0.0.1:9253\n}\n";
 
 /// What is asked, over which transport, and the RCODE and flags (QR TC RD) of the reply.
@@ -66,6 +67,7 @@ fn hits() -> Vec<(&'static str, Vec<u8>, Protocol, u8, bool)> {
         ("NODATA", query("www.example.org", Type::AAAA, None), udp, 0, false),
         ("NXDOMAIN", query("missing.example.org", Type::A, None), udp, 3, false),
         ("NXDOMAIN, another type", query("missing.example.org", Type::MX, None), udp, 3, false),
+        ("AAAA off", query("www.v4.example.org", Type::AAAA, Some((1232, false))), udp, 0, false),
         ("truncated", query("many.example.org", Type::A, None), udp, 0, true),
         ("large with EDNS", query("many.example.org", Type::A, Some((4096, false))), udp, 0, false),
         ("large over TCP", query("many.example.org", Type::A, None), Protocol::Tcp, 0, false),

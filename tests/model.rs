@@ -1,4 +1,4 @@
-//! The resolver against a reference: in a world of four names everything happens in any order (questions, answers, denials,
+//! The resolver against a reference: in a world of five names everything happens in any order (questions, answers, denials,
 //! failures, silence, late answers, passing time, evictions, reloads), and after each step both must have said the same.
 //!
 //! `DNSLET_MODEL_STEPS` is how many steps there are in all, `DNSLET_MODEL_SEED` which world comes first.
@@ -11,6 +11,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use self::driver::World;
+use self::world::Rules;
 
 /// Steps in all, unless said otherwise.
 const STEPS: u64 = 100_000;
@@ -44,6 +45,8 @@ fn resolver_does_what_the_reference_does() {
         let count = seen.get(kind).copied().unwrap_or_default();
         assert!(count >= steps / 1_000, "{count} {kind}");
     }
+    let cuts = seen.get("denials of names above").copied().unwrap_or_default();
+    assert!(cuts >= steps / 10_000, "{cuts} denials of names above");
 }
 
 /// A reference that is wrong by a second is found out, so one that agrees means something.
@@ -64,5 +67,13 @@ fn reference_with_another_pause_after_a_failed_refresh_disagrees() {
             rules.stale.iter_mut().for_each(|stale| stale.recheck += 1);
             rules
         }));
+    }
+}
+
+#[test]
+#[should_panic(expected = "an upstream was to be asked")]
+fn reference_without_denials_of_names_above_disagrees() {
+    for seed in 1..100 {
+        live(World::judged_by(seed, |rules| Rules { cut: false, ..rules }));
     }
 }

@@ -1,5 +1,6 @@
 mod autopath;
 mod forward;
+mod zones;
 
 use std::path::Path;
 use std::time::Duration;

@@ -156,6 +156,9 @@ impl World {
 
     fn ask(&mut self) {
         let question = Question::any(&mut self.chance);
+        while self.references[self.current].is_unsure(question, self.now) {
+            self.pass(1000);
+        }
         let edns = question.dnssec_ok || self.chance.percent(50);
         let query = question.message(edns);
         let decision = self.references[self.current].ask(question, self.now);
@@ -230,6 +233,12 @@ impl World {
         }
         let index = self.chance.below(self.flights.len());
         let word = Word::any(&mut self.chance, self.outage);
+        // An answer beneath it ends what its denial cuts for an hour, so it is denied early and often.
+        let word = if self.flights[index].question.is_above() && self.chance.percent(60) {
+            Word::Nxdomain { ttl: 300, minimum: 300 }
+        } else {
+            word
+        };
         self.land(index, word, false);
     }
 
@@ -296,6 +305,7 @@ impl World {
             (Some(3), _) => "stale answers",
             (Some(19), _) => "stale NXDOMAIN",
             (Some(13), _) => "remembered failures",
+            (Some(29), _) => "denials of names above",
             (_, 0 | 3) => "answers",
             _ => "failures",
         };

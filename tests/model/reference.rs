@@ -1,5 +1,5 @@
 //! What a resolver with a cache has to do, written down from RFC 1035, 2181 and 2308 (what is kept and for how long),
-//! 8767 (expired data) and 9520 (failures), and from docs/plugins/cache.md where these leave a choice. It is as simple as it
+//! 8020 (missing names and what is beneath them), 8767 (expired data) and 9520 (failures), and from docs/plugins/cache.md where these leave a choice. It is as simple as it
 //! can be: maps, numbers, milliseconds since the start. It knows nothing of the code.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,10 @@ const STALE_ANSWER: u16 = 3;
 const CACHED_ERROR: u16 = 13;
 const STALE_NXDOMAIN: u16 = 19;
 const NO_REACHABLE_AUTHORITY: u16 = 22;
+/// Registered after RFC 8914.
+const SYNTHESIZED: u16 = 29;
+/// An answer counts for so long after its end against denials of names above.
+const HOUR: u64 = 3_600_000;
 /// After a pause and so long again, a failure is the first one.
 const FORGIVEN: u64 = 30_000;
 
@@ -21,6 +25,8 @@ pub struct Reference {
     rules: Rules,
     kept: BTreeMap<Slot, Kept>,
     failed: BTreeMap<Question, Failed>,
+    /// Until when a name is known to have others beneath it.
+    above: BTreeMap<usize, u64>,
     last: u64,
 }
 
@@ -85,7 +91,7 @@ pub struct Ending {
 
 impl Reference {
     pub fn new(rules: Rules) -> Reference {
-        Reference { rules, kept: BTreeMap::new(), failed: BTreeMap::new(), last: 0 }
+        Reference { rules, kept: BTreeMap::new(), failed: BTreeMap::new(), above: BTreeMap::new(), last: 0 }
     }
 
     /// A client asks.
@@ -100,6 +106,9 @@ impl Reference {
                 let refresh = if remembered.is_none() { refresh } else { Refresh::No };
                 return Decision::Now { reply, refresh, entry: Some(kept.id) };
             }
+        }
+        if let Some(reply) = self.cut(question, now) {
+            return Decision::Now { reply, refresh: Refresh::No, entry: None };
         }
         // RFC 8767 section 5: not for queries without RD.
         let stale = self.rules.stale.filter(|_| question.recursion);
@@ -130,6 +139,7 @@ impl Reference {
         }
         self.failed.remove(&question);
         if let Word::Cut { .. } = said.word {
+            self.exists(question, said, now);
             // Half an answer is better than none, but it is not kept (RFC 2181 section 9), nor better than a whole one.
             let reply = said.reply(said.life(&self.rules), None);
             let reply = if question.recursion { reply } else { Reply { ttls: said.ttls(), ..reply } };
@@ -139,6 +149,7 @@ impl Reference {
         if !question.recursion {
             return Ending { answered: true, reply: Reply { ttls: said.ttls(), ..said.reply(0, None) } };
         }
+        self.exists(question, said, now);
         // Both slots are about the question; only what is heard now holds. The other types of a name that does not exist are
         // left to end by themselves.
         let (own, name) = (Slot::of_type(question), Slot::of_name(question));
@@ -178,6 +189,30 @@ impl Reference {
     /// An entry has to make room.
     pub fn evict(&mut self, slot: Slot) {
         self.kept.remove(&slot);
+    }
+
+    /// Whether the rules leave it open if the name above still is known to have names beneath it: "about an hour".
+    pub fn is_unsure(&self, question: Question, now: u64) -> bool {
+        let until = question.above().and_then(|above| self.above.get(&above.name));
+        until.is_some_and(|&until| (until..until + 1000).contains(&now))
+    }
+
+    /// RFC 8020 section 2: the denial of the name above, unless something beneath it was answered.
+    fn cut(&self, question: Question, now: u64) -> Option<Reply> {
+        let above = question.above().filter(|_| self.rules.cut)?;
+        let kept = self.kept.get(&Slot::of_name(above)).filter(|kept| now < kept.end())?;
+        let known = self.above.get(&above.name).is_some_and(|&until| now < until);
+        let left = kept.life - ((now - kept.since) / 1000) as u32;
+        (!known).then(|| kept.said.reply(if self.rules.keepttl { kept.life } else { left }, Some(SYNTHESIZED)))
+    }
+
+    /// Whatever is no denial of the name, or an alias that leads nowhere, shows that the name above has one beneath it.
+    fn exists(&mut self, question: Question, said: Said, now: u64) {
+        let denied = matches!(said.word, Word::Nxdomain { .. } | Word::Bare { rcode: NXDOMAIN });
+        let Some(above) = question.above().filter(|_| question.recursion && !denied) else { return };
+        let life = if matches!(said.word, Word::Cut { .. }) { 0 } else { said.life(&self.rules) };
+        let until = self.above.entry(above.name).or_default();
+        *until = (*until).max(now + u64::from(life) * 1000 + HOUR);
     }
 
     /// The newest thing known, expired as it may be, unless that is too long ago; a denial of the name is about every type.

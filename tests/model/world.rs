@@ -1,4 +1,4 @@
-//! What may happen in a world of four names: questions, what upstreams say, configurations, and chance.
+//! What may happen in a world of five names: questions, what upstreams say, configurations, and chance.
 
 use std::fmt::Write;
 
@@ -6,7 +6,9 @@ use crate::support::answer::Answer;
 use crate::support::wire::*;
 use crate::support::{Message, Query};
 
-const NAMES: [&str; 4] = ["a.test.", "b.test.", "c.sub.test.", "d.sub.test."];
+const NAMES: [&str; 5] = ["a.test.", "b.test.", "c.sub.test.", "d.sub.test.", "sub.test."];
+/// Which of them lie beneath the last one.
+const BENEATH: [usize; 2] = [2, 3];
 const TTLS: [u32; 11] = [0, 1, 2, 5, 10, 30, 60, 300, 3_600, 604_800, 3_000_000_000];
 
 /// A reproducible source of chance (splitmix64).
@@ -117,6 +119,8 @@ pub struct Rules {
     /// The longest pause after a failure, in milliseconds.
     pub servfail: u64,
     pub keepttl: bool,
+    /// `denial_cut test`.
+    pub cut: bool,
 }
 
 impl Chance {
@@ -155,6 +159,16 @@ impl Question {
             checking_disabled: chance.percent(6),
             recursion: chance.percent(90),
         }
+    }
+
+    /// Whether there are names beneath it in this world.
+    pub fn is_above(self) -> bool {
+        self.name == NAMES.len() - 1
+    }
+
+    /// The same of the name above, where it is one of this world.
+    pub fn above(self) -> Option<Question> {
+        BENEATH.contains(&self.name).then_some(Question { name: NAMES.len() - 1, ..self })
     }
 
     /// A client's message; DO needs EDNS.
@@ -283,9 +297,10 @@ impl Rules {
         if let Some(longest) = servfail {
             writeln!(text, "servfail {longest}ms").expect("memory");
         }
-        let keepttl = chance.percent(10);
+        let (keepttl, cut) = (chance.percent(10), chance.percent(50));
+        text.push_str(if cut { "denial_cut test\n" } else { "" });
         text.push_str(if keepttl { "keepttl\n}" } else { "}" });
-        Rules { text, positive, negative, stale, prefetch, servfail: servfail.unwrap_or(30_000), keepttl }
+        Rules { text, positive, negative, stale, prefetch, servfail: servfail.unwrap_or(30_000), keepttl, cut }
     }
 }
 

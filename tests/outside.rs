@@ -15,6 +15,21 @@ fn count(agent: &Agent, name: &str, labels: &[(&str, &str)]) -> f64 {
 }
 
 #[test]
+fn aaaa_that_is_off_asks_nobody_and_is_counted_as_such() {
+    let (agent, up) = Agent::beside_upstream("aaaa off four.test\n cache\n forward . {once}");
+    for name in ["ttl300.four.test.", "nx-60-60.four.test."] {
+        let reply = agent.ask(&Query::new(name, AAAA).edns(1232));
+        assert_eq!((reply.rcode, reply.answers.len() + reply.authority.len()), (NOERROR, 0), "{name}");
+        assert_eq!((reply.errors(), up.count(name)), (vec![0], 0), "{name}");
+    }
+    assert_eq!(agent.ask_a("ttl300.four.test.").answers.len(), 1);
+    assert_eq!(agent.ask(&Query::new("ttl300.six.test.", AAAA)).answers.len(), 1);
+    let off = [("rcode", "NOERROR"), ("plugin", "aaaa")];
+    assert_eq!(count(&agent, "coredns_dns_responses_total", &off), 2.0);
+    assert_eq!(agent.metric("dnslet_aaaa_off_total", &[]), 2.0);
+}
+
+#[test]
 fn metrics_have_the_names_and_labels_dashboards_use() {
     let (agent, up) = Agent::beside_upstream("cache 30\n errors\n forward . {once}");
     let name = "ttl300.metrics.test.";

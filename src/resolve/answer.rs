@@ -71,7 +71,8 @@ impl Resolver {
         let slab = door.meters[zone].worker(worker);
         count_request(slab, &query, client);
         let way = Way { worker, now, client, route_index, route, zone, slab };
-        if query.qtype == Type::AAAA && route.aaaa.as_ref().is_some_and(|aaaa| aaaa.is_off(query.name())) {
+        let ipv6 = query.qtype == Type::AAAA && query.qclass == dns::Class::IN;
+        if ipv6 && route.aaaa.as_ref().is_some_and(|aaaa| aaaa.is_off(query.name())) {
             return self.no_ipv6(&way, &query, out);
         }
         if let Some(autopath) = &route.autopath

@@ -1,5 +1,6 @@
 //! The search lists of `autopath`: where they come from, what is said about them, and that an edit is used.
 
+use crate::support::wire::{CNAME, NOERROR};
 use crate::support::{Agent, Upstream};
 
 /// An agent whose search list is a file with this text.
@@ -48,6 +49,30 @@ fn an_edited_list_is_used_and_one_that_is_broken_is_not() {
     let log = agent.log();
     assert_eq!(log.matches("[ERROR] plugin/autopath: no search list in").count(), 1, "told once: {log}");
     assert!(!log.contains("Reloading"), "the Corefile did not change: {log}");
+}
+
+/// `x.a.test` does not exist, and no other is missing: the first reply leads to the second name of the list.
+#[test]
+fn a_walk_follows_the_list_of_the_file() {
+    let (mut agent, up) = with_list("search a.test b.test\n");
+    up.change("ttl300.a.test.", "nx-300-300");
+    let led_to = |agent: &Agent| {
+        let reply = agent.ask_a("ttl300.a.test.");
+        assert_eq!((reply.rcode, reply.answers[0].kind), (NOERROR, CNAME));
+        reply.answers[1].name.clone()
+    };
+    assert_eq!(led_to(&agent), "ttl300.b.test.");
+    agent.directory.write("stub.conf", "search a.test c.test b.test\n");
+    agent.wait_for_log("the search list is now that of ./stub.conf: a.test. c.test. b.test.");
+    assert_eq!(led_to(&agent), "ttl300.c.test.", "what was kept for the old list is not used");
+    agent.directory.write("stub.conf", "search\n");
+    agent.wait_for_log("no search list in ./stub.conf");
+    assert_eq!(led_to(&agent), "ttl300.c.test.");
+    agent.directory.write("stub.conf", "search a.test\n");
+    agent.wait_for_log("the search list is now that of ./stub.conf: a.test.\n");
+    assert_eq!(led_to(&agent), "ttl300.", "the last name is the one without a suffix");
+    assert_eq!(agent.ask_a("ttl300.z.test.").answers.len(), 1, "other names are not walked");
+    assert_eq!(up.count("ttl300.a.test."), 1);
 }
 
 /// A reload with a list that cannot be used changes nothing.

@@ -179,13 +179,14 @@ impl Agent<'_> {
 
     /// A file that was edited into something useless leaves its old search list in place.
     fn look_at_searches(&mut self) {
-        for news in self.current.searches.read_again() {
+        let all = self.current.searches.read_again();
+        self.current.searches.hand_to(&self.current.resolver);
+        for news in all {
             match news {
                 Ok(list) => tracing::info!(plugin = "autopath", "the search list is now that of {list}"),
                 Err(fault) => tracing::error!(plugin = "autopath", "{fault}"),
             }
         }
-        self.current.searches.hand_to(&self.current.resolver);
     }
 
     fn refuse(&mut self, reason: Reason, refused: Refused) {

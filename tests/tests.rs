@@ -12,6 +12,8 @@ mod denials;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod flood;
 #[cfg(test)]
 mod hosts;

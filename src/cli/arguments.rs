@@ -7,13 +7,20 @@ use crate::corefile::nearest;
 /// Rewrites `-name value`, `-name=value`, `--name value` and bare boolean `-name` to `--name=value`. The error is a
 /// sentence for the operator: an unknown flag with the nearest known one, a missing value, or a stray word.
 pub(crate) fn normalise(command: &Command, arguments: &[String]) -> Result<Vec<String>, String> {
-    let mut out = Vec::with_capacity(arguments.len());
+    let (flags, words) = split(command, arguments)?;
+    words.first().map_or(Ok(flags), |word| Err(stray(word)))
+}
+
+/// The same for a command that takes words as well, which may stand anywhere: flags, words.
+pub(crate) fn split(command: &Command, arguments: &[String]) -> Result<(Vec<String>, Vec<String>), String> {
+    let (mut out, mut words) = (Vec::with_capacity(arguments.len()), Vec::new());
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let Some(flag) =
             argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')).filter(|flag| !flag.is_empty())
         else {
-            return Err(stray(argument));
+            words.push(argument.clone());
+            continue;
         };
         let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
         let known = find(command, name).ok_or_else(|| unknown(command, name))?;
@@ -24,7 +31,7 @@ pub(crate) fn normalise(command: &Command, arguments: &[String]) -> Result<Vec<S
         };
         out.push(format!("--{}={value}", known.name));
     }
-    Ok(out)
+    Ok((out, words))
 }
 
 struct Known {

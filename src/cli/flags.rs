@@ -27,7 +27,8 @@ const HELP: &str = "Help";
                       dnslet cleanup [flags]  remove from this node what an agent left, and leave\n       \
                       dnslet doctor [flags]   look at this node, say how DNS stands and what to do, and leave\n       \
                       dnslet status [flags]   what a running agent has done since it was started\n       \
-                      dnslet top [flags]      what it does now, as rates"
+                      dnslet top [flags]      what it does now, as rates\n       \
+                      dnslet explain NAME -ns NAMESPACE [flags]   what a pod's lookup does, with autopath and without"
 )]
 #[command(after_help = "Without -conf, -basecorefile and -localip a built-in Corefile is served on 127.0.0.1:1053.\n\
     With -localip or -basecorefile the template is filled, used and written to -conf; if there is no template, -conf \

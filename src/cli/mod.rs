@@ -5,6 +5,7 @@
 //! the command lines of existing node-cache deployments have to work: `-localip a,b`, `-conf=x`, `--x`. `cleanup` takes
 //! them too, and takes from the node what an agent or node-cache left there. `doctor` says how DNS stands on this node, and
 //! changes nothing. `status` and `top` show what a running agent tells at its metrics endpoint (`scrape`).
+//! `explain` makes a pod's lookup with a resolver of its own and tells each step; its bad input ends with exit code 2.
 //!
 //! For example `-conf=/etc/Corefile -localip 169.254.20.10`:
 //! 1. `arguments` rewrites it to `--conf=/etc/Corefile --localip=169.254.20.10`, or says which flag was misspelt;
@@ -30,6 +31,7 @@ mod arguments;
 mod check;
 mod cleanup;
 mod doctor;
+mod explain;
 mod flags;
 mod options;
 mod run;
@@ -51,6 +53,7 @@ enum Command {
     Doctor(Box<Flags>),
     Status(Box<Flags>),
     Top(Box<top::Top>),
+    Explain(Box<explain::Question>),
     /// Text to print, nothing else to do.
     Print(String),
 }
@@ -76,25 +79,40 @@ pub fn main() -> ExitCode {
         Ok(Command::Doctor(flags)) => doctor::doctor(&flags),
         Ok(Command::Status(flags)) => status::status(&flags),
         Ok(Command::Top(flags)) => top::top(&flags),
+        Ok(Command::Explain(question)) => explain::explain(&question),
         Ok(Command::Print(text)) => {
             say(&text);
             ExitCode::SUCCESS
         }
-        Err(message) => {
-            complain(&message);
-            ExitCode::FAILURE
+        Err(refusal) => {
+            complain(&refusal.message);
+            ExitCode::from(refusal.code)
         }
     }
 }
 
-fn read(arguments: &[String]) -> Result<Command, String> {
+/// Why a command line is of no use: a sentence for the operator, and the exit code.
+#[derive(Debug)]
+struct Refusal {
+    message: String,
+    code: u8,
+}
+
+impl From<String> for Refusal {
+    fn from(message: String) -> Refusal {
+        Refusal { message, code: 1 }
+    }
+}
+
+fn read(arguments: &[String]) -> Result<Command, Refusal> {
     let (word, rest) = match arguments {
         [first, ends, rest @ ..] if first == life::SERVER => (Word::Serve(ends.parse()?), rest),
         [first, rest @ ..] if first == "check" => (Word::Check, rest),
         [first, rest @ ..] if first == "cleanup" => (Word::Cleanup, rest),
         [first, rest @ ..] if first == "doctor" => (Word::Doctor, rest),
         [first, rest @ ..] if first == "status" => (Word::Status, rest),
-        [first, rest @ ..] if first == "top" => return read_top(rest),
+        [first, rest @ ..] if first == "top" => return Ok(read_top(rest)?),
+        [first, rest @ ..] if first == "explain" => return read_explain(rest),
         _ => (Word::Run, arguments),
     };
     let flags: Flags = parsed(rest)?;
@@ -126,9 +144,24 @@ fn read_top(arguments: &[String]) -> Result<Command, String> {
     })
 }
 
+fn read_explain(arguments: &[String]) -> Result<Command, Refusal> {
+    let read = || {
+        let (flags, words) = arguments::split(&explain::Explain::command(), arguments)?;
+        let flags: explain::Explain = typed(flags)?;
+        Ok(match flags.common.help {
+            true => Command::Print(help::<explain::Explain>()),
+            false => Command::Explain(Box::new(explain::Question::new(&flags, &words)?)),
+        })
+    };
+    read().map_err(|message| Refusal { message, code: explain::USAGE })
+}
+
 /// The flags of a command as typed values.
 fn parsed<F: Parser>(arguments: &[String]) -> Result<F, String> {
-    let normalised = arguments::normalise(&F::command(), arguments)?;
+    typed(arguments::normalise(&F::command(), arguments)?)
+}
+
+fn typed<F: Parser>(normalised: Vec<String>) -> Result<F, String> {
     let with_name = std::iter::once("dnslet".to_owned()).chain(normalised);
     F::try_parse_from(with_name).map_err(|error| one_sentence(&error.to_string()))
 }
@@ -188,7 +221,7 @@ mod tests {
             (&["-quiet=yes"], &["-quiet", "true or false"]),
         ] {
             let owned: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-            let message = read(&owned).unwrap_err();
+            let message = read(&owned).unwrap_err().message;
             for part in parts {
                 assert!(message.contains(part), "{message}");
             }

@@ -24,9 +24,12 @@
 //! Threads of the server: the workers, each in the `serve` room, and the one that calls [`serve`], with a runtime of its own
 //! for signals, reloads and the HTTP endpoints; a scrape cannot slow a query. The keeper has one.
 //!
+//! An operator's questions are answered `aside`: the same configuration and pools, and no agent.
+//!
 //! The room never sees a query, and is the only one that reads files; in it only the keeper binds sockets.
 
 mod agent;
+pub mod aside;
 pub(crate) mod budget;
 mod channel;
 mod cluster;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::dns::Name;
-use crate::plugins::policy::autopath::{List, MAX_CHARACTERS, MAX_SUFFIXES};
+use crate::plugins::policy::autopath::{List, MAX_CHARACTERS, MAX_SUFFIXES, NODES};
 use crate::resolve::Resolver;
 use crate::routes::Routes;
 
@@ -119,6 +119,11 @@ fn readers(routes: &Routes) -> BTreeMap<PathBuf, Reader> {
         }
     }
     readers
+}
+
+/// What pods of a cluster with this zone have from the node; nothing where its file cannot be read.
+pub(super) fn of_node(zone: &Name) -> Vec<Name> {
+    read(Path::new(NODES), &Reader::Pods(vec![zone.clone()])).map(|found| found.list).unwrap_or_default()
 }
 
 /// The error is a sentence for the operator.

@@ -130,6 +130,11 @@ impl Resolver {
         }
     }
 
+    /// The domains of the search list of a route with `autopath`, as far as questions do not name it.
+    pub fn search_domains(&self, route: usize) -> Option<Arc<[Name]>> {
+        Some(Arc::clone(&self.lines.get(route)?.search.as_ref()?.load().domains))
+    }
+
     /// The compiled Corefile.
     pub fn routes(&self) -> &Arc<Routes> {
         &self.routes

@@ -16,6 +16,7 @@ mod list;
 mod marks;
 mod said;
 mod search;
+mod told;
 mod walk;
 mod walker;
 
@@ -40,6 +41,7 @@ use walker::{Next, Walker};
 
 pub use marks::Walks;
 pub(super) use search::Search;
+pub use told::{Name as ToldName, Told};
 pub use walk::Walk;
 pub use walker::{About, End};
 

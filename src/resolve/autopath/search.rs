@@ -10,7 +10,7 @@ use crate::routes::Fnv;
 /// A search list, as far as the question does not name it.
 pub(in crate::resolve) struct Search {
     /// The domains, first to last.
-    pub(super) domains: Arc<[Name]>,
+    pub(in crate::resolve) domains: Arc<[Name]>,
     /// Equal for equal lists.
     pub(super) fingerprint: u64,
 }

@@ -14,6 +14,7 @@ use crate::sys::clock;
 
 use super::list::First;
 use super::said::{Said, What};
+use super::told::Told;
 use super::walker::{About, End, Next, Walker};
 
 /// A query for the first name of a search list whose answer has to be awaited.
@@ -59,12 +60,33 @@ impl Walk {
 
     /// Walks to the end and writes the reply, a whole message, into `out`.
     pub async fn resolve(mut self, out: &mut Vec<u8>) {
-        out.clear();
+        let ended = self.ended().await;
+        self.leave(ended, out);
+    }
+
+    /// The same, and tells what is known of each name.
+    pub async fn resolve_and_tell(mut self, out: &mut Vec<u8>) -> Told {
+        let ended = self.ended().await;
+        let told = self.walker.tell();
+        self.leave(ended, out);
+        told
+    }
+
+    /// Walks to the end, or to what to say in its place.
+    async fn ended(&mut self) -> Result<End, Outcome> {
         let deadline = self.asked().deadline;
-        let end = match tokio::time::timeout_at(deadline.into(), self.walk()).await {
-            Ok(Some(end)) => end,
-            Ok(None) => return self.own.finish(&Outcome::aborted(), out),
-            Err(_) => return self.own.finish(&miss::late(), out),
+        match tokio::time::timeout_at(deadline.into(), self.walk()).await {
+            Ok(Some(end)) => Ok(end),
+            Ok(None) => Err(Outcome::aborted()),
+            Err(_) => Err(miss::late()),
+        }
+    }
+
+    fn leave(self, ended: Result<End, Outcome>, out: &mut Vec<u8>) {
+        out.clear();
+        let end = match ended {
+            Ok(end) => end,
+            Err(outcome) => return self.own.finish(&outcome, out),
         };
         for mut lesson in self.end(end, clock::now(), out) {
             if lesson.board() {

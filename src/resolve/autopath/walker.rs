@@ -17,7 +17,7 @@ pub(in crate::resolve) struct Walker {
     pub(super) qtype: Type,
     pub(super) steps: Vec<Step>,
     /// The namespace that the question names, where it does.
-    namespace: Option<Namespace>,
+    pub(super) namespace: Option<Namespace>,
     /// The list is longer than may be walked.
     cut_short: bool,
 }
@@ -26,7 +26,7 @@ pub(in crate::resolve) struct Walker {
 pub(super) struct Step {
     pub(super) candidate: Candidate,
     pub(super) state: State,
-    top: Top,
+    pub(super) top: Top,
     /// What was said is about a name above.
     pub(super) cut: bool,
     /// It is being asked for, and most likely denied.
@@ -45,19 +45,19 @@ pub(super) enum State {
 
 /// The name just below the suffix.
 #[derive(Clone, Copy, PartialEq)]
-enum Top {
+pub(super) enum Top {
     /// It has not been asked for.
     Open,
     /// It has.
     Asked,
 }
 
-struct Namespace {
-    name: Box<[u8]>,
-    state: Standing,
+pub(super) struct Namespace {
+    pub(super) name: Box<[u8]>,
+    pub(super) state: Standing,
 }
 
-enum Standing {
+pub(super) enum Standing {
     Open,
     Asking,
     Exists,

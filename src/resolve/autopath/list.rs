@@ -43,6 +43,10 @@ pub(in crate::resolve) enum Kind {
     Other,
 }
 
+/// No longer name is taken for the first of a list: with the longest name of a namespace in it, the one before could have
+/// been too long to be asked for, and this one be the second of a list.
+const LONGEST: usize = MAX_NAME - 64;
+
 const SVC: &[u8] = b"\x03svc";
 const POD: &[u8] = b"\x03pod";
 
@@ -73,6 +77,9 @@ impl First {
 
     /// `X.<namespace>.svc.<zone>`
     fn in_cluster(name: &[u8], offsets: &[u8], zone: &Name) -> Option<First> {
+        if name.len() > LONGEST {
+            return None;
+        }
         let svc = offsets.len().checked_sub(zone.label_count() + 1)?;
         let namespace = svc.checked_sub(1).filter(|&labels| labels > 0)?;
         let at = |label: usize| usize::from(offsets[label]);
@@ -218,11 +225,17 @@ mod tests {
 
     #[test]
     fn what_is_too_long_has_no_name() {
-        let base = ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join(".");
-        let long = format!("{}.corp.test", ["d".repeat(60), "e".repeat(10)].join("."));
+        let base = ["a".repeat(60), "b".repeat(60)].join(".");
+        let long = format!("{}.corp.test", ["d".repeat(60), "e".repeat(60), "f".repeat(10)].join("."));
         let list = candidates(&format!("{base}.shop.svc.k8s.test"), "k8s.test", &[&long]).unwrap();
         assert_eq!(list[3], "-");
         assert_eq!(list.len(), 5);
+    }
+
+    #[test]
+    fn what_may_follow_a_name_that_is_too_long_is_not_the_first() {
+        let base = ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join(".");
+        assert_eq!(candidates(&format!("{base}.shop.svc.k8s.test"), "k8s.test", &[]), None);
     }
 
     #[test]

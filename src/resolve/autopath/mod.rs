@@ -29,6 +29,7 @@ use crate::observe::{Event, Plugin};
 use crate::plugins::policy::autopath::Autopath;
 
 use super::answer::Verdict;
+use super::asked::WHOLE_NAME;
 use super::bits::Bits;
 use super::lookup::{Known, counted};
 use super::miss::Miss;
@@ -72,6 +73,7 @@ impl Resolver {
         let first = First::of(autopath, zone, &search, query)?;
         if is_excepted(autopath, &first, query.name()) {
             self.registry.worker(way.worker).count(Event::PlainExcept);
+            self.asker(way).mark_later(&first, query.name(), &search.domains, query.qtype, way.now);
             return None;
         }
         let start = Start {
@@ -98,11 +100,13 @@ impl Resolver {
     }
 
     /// Whether the client asks for this name because it walks another list itself, which is counted.
-    fn is_continued(&self, way: &Way<'_>, start: &Start<'_>, query: &mut Query<'_>) -> bool {
-        let key = self.cache.key(start.list, walked(query));
+    fn is_continued(self: &Arc<Self>, way: &Way<'_>, start: &Start<'_>, query: &mut Query<'_>) -> bool {
+        let key = self.cache.key(start.list, marked(query));
         let continued = self.walks.is_marked(way.client.peer.ip(), &key, way.now);
         if continued {
             self.registry.worker(way.worker).count(Event::PlainContinued);
+            // It may as well be the first name of a list, whose mark is another's: the rest follows.
+            self.mark_later(way, start, query);
         }
         continued
     }
@@ -232,6 +236,12 @@ impl Resolver {
 fn walked<'q>(query: &'q mut Query<'_>) -> &'q [u8] {
     let (qtype, bits) = (query.qtype, Bits::of(query).cached());
     query.key(qtype, bits | WALKED)
+}
+
+/// The octets of a key for a mark: that of the name. A stub takes the addresses of one family and does without the other,
+/// so a name is walked for in both or in none.
+fn marked<'q>(query: &'q mut Query<'_>) -> &'q [u8] {
+    query.key(WHOLE_NAME, WALKED)
 }
 
 /// Whether the line excepts the name asked for, or the one looked for.

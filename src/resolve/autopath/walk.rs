@@ -55,6 +55,7 @@ impl Walk {
 
     /// Writes the reply for a query that there is no room to wait for.
     pub fn shed(self, out: &mut Vec<u8>) {
+        self.mark_later(clock::now());
         self.own.shed(out);
     }
 
@@ -86,7 +87,10 @@ impl Walk {
         out.clear();
         let end = match ended {
             Ok(end) => end,
-            Err(outcome) => return self.own.finish(&outcome, out),
+            Err(outcome) => {
+                self.mark_later(clock::now());
+                return self.own.finish(&outcome, out);
+            }
         };
         for mut lesson in self.end(end, clock::now(), out) {
             if lesson.board() {

@@ -1,6 +1,7 @@
 //! Real stub resolvers against real servers: whatever a pod looks up, it ends with the same with `autopath` and without.
 //! Names and servers are in `names` and `tree`, the stub resolvers in `programs`.
 
+mod failures;
 mod lab;
 mod names;
 mod programs;
@@ -43,7 +44,7 @@ fn difference_would_be_seen() {
         return;
     }
     let lab = Lab::build(false);
-    let side = Side::start(1, "", "");
+    let side = Side::start(1, false);
     let other = Pod { search: "default.svc.cluster.local svc.cluster.local cluster.local", ..IN_DEFAULT };
     let classes = names::classes();
     for stub in &programs::all(lab.directory.path()) {
@@ -71,7 +72,7 @@ fn compare(wildcard: bool, pods: &[Pod]) {
     assert!(names >= 200, "{names} names");
     let (mut table, mut differences, mut lookups) = (Table::default(), Vec::new(), 0);
     for stub in &programs::all(lab.directory.path()) {
-        let sides = [Side::start(1, "", ""), Side::start(2, ON, CUT)];
+        let sides = [Side::start(1, false), Side::start(2, true)];
         for round in ["cold", "warm"] {
             for (group, size) in GROUPS.map(|group| (group, size(&classes, group))) {
                 let cost = sides.each_ref().map(|side| count(&lab, &classes, stub, group, side));
@@ -89,7 +90,8 @@ fn compare(wildcard: bool, pods: &[Pod]) {
             if pod.ndots == 5 {
                 sane(stub, &questions, &off, wildcard);
             }
-            let found = questions.iter().zip(off.into_iter().zip(on)).filter(|(_, (off, on))| off != on);
+            let found = questions.iter().zip(off.into_iter().zip(on));
+            let found = found.filter(|(question, (off, on))| !same(stub, question, off, on));
             differences.extend(found.map(|(question, (off, on))| {
                 let asked = format!("{} {} ({})", question.kind, question.name, question.class);
                 Difference { stub: stub.name, pod: *pod, asked, off, on }
@@ -100,10 +102,22 @@ fn compare(wildcard: bool, pods: &[Pod]) {
     differences.iter().for_each(|difference| println!("{difference}"));
     println!("{names} names, {lookups} lookups by 5 stub resolvers: {} differences", differences.len());
     assert!(differences.is_empty(), "see above");
+    table.check(wildcard);
 }
 
-const ON: &str = "";
-const CUT: &str = "";
+/// Whether a lookup ended alike. Names are equal in whatever letters (RFC 4343): memory has those of its first client. And
+/// the alias of a walk shows where a stub tells aliases instead of the name with the addresses: c-ares lists them and has
+/// nothing where there are none, and musl passes over one that leads to a name with an underscore.
+fn same(stub: &Stub, question: &Question<'_>, off: &str, on: &str) -> bool {
+    let tells_aliases = match stub.name {
+        "ares" => off.ends_with(" canonical -"),
+        "musl" => question.name.contains('_'),
+        _ => false,
+    };
+    let end = if tells_aliases { " canonical " } else { "\n" };
+    let compared = |result: &str| result.split(end).next().unwrap_or_default().to_ascii_lowercase();
+    compared(off) == compared(on)
+}
 
 /// What it costs this stub to look up the addresses of a group in a pod of its own.
 fn count(lab: &Lab, classes: &[Class], stub: &Stub, group: Group, side: &Side) -> Cost {

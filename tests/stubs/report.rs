@@ -28,6 +28,24 @@ impl Table {
     pub fn add(&mut self, stub: &'static str, round: &'static str, group: Group, names: usize, cost: [Cost; 2]) {
         self.0.insert((stub, round, group), Row { names, cost });
     }
+
+    /// An external name costs a client two queries at most, and no list of names costs more than without.
+    #[track_caller]
+    pub fn check(&self, wildcard: bool) {
+        for ((stub, round, group), Row { names, cost: [_, on] }) in &self.0 {
+            if *group == Group::External && !wildcard {
+                assert!(on.client <= 2.0 * *names as f64, "{stub}, {round}: {} queries for {names} names", on.client);
+            }
+        }
+        let mut sums: BTreeMap<&str, [Cost; 2]> = BTreeMap::new();
+        for ((stub, ..), Row { cost, .. }) in &self.0 {
+            let sum = sums.entry(stub).or_default();
+            sum.iter_mut().zip(cost).for_each(|(sum, cost)| *sum += *cost);
+        }
+        for (stub, [off, on]) in sums {
+            assert!(on.upstream <= off.upstream, "{stub}: {} queries upstream, {} without", on.upstream, off.upstream);
+        }
+    }
 }
 
 impl fmt::Display for Table {

@@ -12,6 +12,8 @@
 //! `accept` takes from it what belongs to the question, `settle` stores it, and the flight lands for everyone who waits. A
 //! refresh is a miss that nobody waits for.
 //!
+//! The first name of a search list takes a road of its own (`autopath`): several such questions, one reply ([`Walk`]).
+//!
 //! The room never touches a client's socket.
 
 mod accept;

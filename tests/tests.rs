@@ -50,4 +50,6 @@ mod upstream;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]
+mod walks;
+#[cfg(test)]
 mod worker;

@@ -72,7 +72,7 @@ events! {
     WalkMissing = AUTOPATH_WALKS "missing",
     /// A name could not be resolved, and whether it exists is not known.
     WalkFailed = AUTOPATH_WALKS "failed",
-    /// The namespace in the question does not exist: it is no search list of a pod.
+    /// The namespace in the question does not exist, or nobody knows: it is no search list of a pod.
     PlainNamespace = AUTOPATH_PLAIN "namespace",
     /// The client walks its list itself, and this is a later name of it.
     PlainContinued = AUTOPATH_PLAIN "continued",

@@ -49,7 +49,20 @@ impl Resolver {
         query: &mut Query<'_>,
         out: &mut [u8],
     ) -> Verdict {
-        match self.know(way, settings, query) {
+        let known = self.know(way, settings, query);
+        self.tell(way, settings, query, known, out)
+    }
+
+    /// Answers with what memory has.
+    pub(super) fn tell(
+        self: &Arc<Self>,
+        way: &Way<'_>,
+        settings: &Settings,
+        query: &mut Query<'_>,
+        known: Known,
+        out: &mut [u8],
+    ) -> Verdict {
+        match known {
             Known::Fresh(entry) => self.hit(way, settings, query, &entry, out),
             Known::Above(entry) => Verdict::Reply(self.write_cut(way, settings, query, &entry, out)),
             Known::Stale { entry, hope } => self.stale(way, settings, query, entry, hope, out),
@@ -85,7 +98,7 @@ impl Resolver {
         self.failures.get(&key, way.now, self.recoveries(way.route_index))
     }
 
-    pub(super) fn fail_again(&self, way: &Way<'_>, query: &Query<'_>, failure: &Outcome, out: &mut [u8]) -> Verdict {
+    fn fail_again(&self, way: &Way<'_>, query: &Query<'_>, failure: &Outcome, out: &mut [u8]) -> Verdict {
         self.watch_for_loops(way, query);
         way.slab.cache_hit(observe::Class::Denial);
         self.registry.worker(way.worker).count(Event::FailedAgain);
@@ -132,7 +145,7 @@ impl Resolver {
         newest.filter(usable).map_or(Found::Absent, Found::Stale)
     }
 
-    pub(super) fn hit(
+    fn hit(
         self: &Arc<Self>,
         way: &Way<'_>,
         settings: &Settings,
@@ -157,7 +170,7 @@ impl Resolver {
         Verdict::Reply(length)
     }
 
-    pub(super) fn stale(
+    fn stale(
         self: &Arc<Self>,
         way: &Way<'_>,
         settings: &Settings,

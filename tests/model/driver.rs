@@ -12,7 +12,9 @@ use dnslet::resolve::{Client, Effect, Event, Miss, Outcome, Resolution, Resolver
 
 use super::reference::{Decision, Ending, Expired, Reference, Refresh, Slot};
 use super::rig::{Shared, TIMEOUT, done};
-use super::world::{Chance, Question, Reply, Rules, Said, Word};
+use crate::support::chance::Chance;
+
+use super::world::{Question, Reply, Rules, Said, Word};
 use crate::support::wire::SERVFAIL;
 use crate::support::{Message, Query, time};
 

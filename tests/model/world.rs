@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::support::answer::Answer;
+use crate::support::chance::Chance;
 use crate::support::wire::*;
 use crate::support::{Message, Query};
 
@@ -10,9 +11,6 @@ const NAMES: [&str; 5] = ["a.test.", "b.test.", "c.sub.test.", "d.sub.test.", "s
 /// Which of them lie beneath the last one.
 const BENEATH: [usize; 2] = [2, 3];
 const TTLS: [u32; 11] = [0, 1, 2, 5, 10, 30, 60, 300, 3_600, 604_800, 3_000_000_000];
-
-/// A reproducible source of chance (splitmix64).
-pub struct Chance(u64);
 
 /// A question with the flags that its answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,33 +119,6 @@ pub struct Rules {
     pub keepttl: bool,
     /// `denial_cut test`.
     pub cut: bool,
-}
-
-impl Chance {
-    pub fn new(seed: u64) -> Chance {
-        Chance(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    /// True this often in a hundred.
-    pub fn percent(&mut self, share: usize) -> bool {
-        self.below(100) < share
-    }
-
-    pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
 }
 
 impl Question {

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod answer;
 pub mod certificates;
 pub mod cgroup;
+pub mod chance;
 pub mod client;
 pub mod dig;
 pub mod line;

@@ -1,7 +1,7 @@
 //! Looks up the names of a search list as if their client had asked for them itself.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cache::Entry;
 use crate::dns::{Class, MAX_NAME, Name, Query, Rcode, Type, header};
@@ -55,11 +55,11 @@ impl Asker {
         looked.unwrap_or_else(|| Looked::Said(Said::refused()))
     }
 
-    /// What the cache holds of a name, expired or not: the RCODE, and whether it is fresh.
-    pub(super) fn remembers(&self, name: &[u8], qtype: Type, now: Instant) -> Option<(Rcode, bool)> {
+    /// What the cache holds of a name, expired or not: the RCODE, and how long ago it has expired, if it has.
+    pub(super) fn remembers(&self, name: &[u8], qtype: Type, now: Instant) -> Option<(Rcode, Option<Duration>)> {
         self.on_way(name, qtype, now, |way, query| {
             let entry = self.resolver.held(way, query)?;
-            Some((entry.response.rcode(), entry.is_fresh(now)))
+            Some((entry.response.rcode(), (!entry.is_fresh(now)).then(|| entry.expired_for(now))))
         })?
     }
 
@@ -104,15 +104,8 @@ impl Asker {
         let resolver = &self.resolver;
         let search = resolver.lines[way.route_index].search.as_ref()?.load();
         let zone = resolver.routes.listens[usize::from(way.client.listen)].zones.zone(way.zone);
-        let first = First::of(way.route.autopath.as_ref()?, zone, &search, query)?;
-        // Where there is no such namespace, there is no walk: most names outside look like names in one.
-        if let Some(namespace) = first.namespace(query.name())
-            && let Looked::Said(said) | Looked::Cut(said) = self.look(namespace, Type::A, way.now)
-            && said.is_denial()
-        {
-            return None;
-        }
-        let key = resolver.cache.key(resolver.list(way, &search), super::marked(query));
+        First::of(way.route.autopath.as_ref()?, zone, &search, query)?;
+        let key = resolver.cache.key(resolver.list(way, &search), query.name());
         resolver.walks.mark(self.client.peer.ip(), &key, way.now);
         Some(())
     }

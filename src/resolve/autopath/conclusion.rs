@@ -50,7 +50,6 @@ impl Walker {
                 negative(self.keep(self.denial(query, Rcode::NXDOMAIN), last, key, route, now), Event::WalkMissing)
             }
             End::Failed(index) => negative(failure(query, self.said(index)), Event::WalkFailed),
-            End::NoNamespace => negative(failure(query, self.namespace_failure()), Event::WalkFailed),
             End::Plain(event) => negative(self.pass(self.denial(query, Rcode::NXDOMAIN), 0), event),
             End::First => negative(failure(query, self.said(0)), Event::WalkFirst),
         }

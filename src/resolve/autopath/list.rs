@@ -129,7 +129,9 @@ impl First {
             if candidates.iter().any(|earlier| !candidate.is_empty() && earlier.name == candidate) {
                 continue;
             }
-            let top = (kind != Kind::Other && self.labels > 1).then(|| joined(last, suffix));
+            // Names of ports group records: a server may deny `_tcp.web` where `_http._tcp.web` exists.
+            let has_top = kind != Kind::Other && self.labels > 1 && last.get(1) != Some(&b'_');
+            let top = has_top.then(|| joined(last, suffix));
             let possible = self.is_possible(kind, base, last);
             candidates.push(Candidate { name: candidate, kind, top, possible });
         }

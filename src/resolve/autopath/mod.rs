@@ -29,7 +29,6 @@ use crate::observe::{Event, Plugin};
 use crate::plugins::policy::autopath::Autopath;
 
 use super::answer::Verdict;
-use super::asked::WHOLE_NAME;
 use super::bits::Bits;
 use super::lookup::{Known, counted};
 use super::miss::Miss;
@@ -71,11 +70,6 @@ impl Resolver {
         let search = self.lines[way.route_index].search.as_ref()?.load();
         let zone = self.routes.listens[usize::from(way.client.listen)].zones.zone(way.zone);
         let first = First::of(autopath, zone, &search, query)?;
-        if is_excepted(autopath, &first, query.name()) {
-            self.registry.worker(way.worker).count(Event::PlainExcept);
-            self.asker(way).mark_later(&first, query.name(), &search.domains, query.qtype, way.now);
-            return None;
-        }
         let start = Start {
             autopath,
             search: &search,
@@ -83,13 +77,16 @@ impl Resolver {
             list: self.list(way, &search),
             settings: way.route.cache.as_ref().filter(|settings| settings.covers(query.name())),
         };
+        if is_excepted(autopath, &first, query.name()) {
+            return self.leave(way, &start, query, Event::PlainExcept);
+        }
         if let Some(settings) = start.settings
             && let Some(verdict) = self.remembered(way, &start, settings, query, out)
         {
             return Some(verdict);
         }
         if self.is_continued(way, &start, query) {
-            return None;
+            return self.leave(way, &start, query, Event::PlainContinued);
         }
         self.set_out(way, &start, query, out)
     }
@@ -99,16 +96,17 @@ impl Resolver {
         self.doors[usize::from(way.client.listen)].fingerprint ^ search.fingerprint.rotate_left(1)
     }
 
-    /// Whether the client asks for this name because it walks another list itself, which is counted.
-    fn is_continued(self: &Arc<Self>, way: &Way<'_>, start: &Start<'_>, query: &mut Query<'_>) -> bool {
-        let key = self.cache.key(start.list, marked(query));
-        let continued = self.walks.is_marked(way.client.peer.ip(), &key, way.now);
-        if continued {
-            self.registry.worker(way.worker).count(Event::PlainContinued);
-            // It may as well be the first name of a list, whose mark is another's: the rest follows.
-            self.mark_later(way, start, query);
-        }
-        continued
+    /// Nothing is walked for this name; the client may go on with a list that begins with it.
+    fn leave(self: &Arc<Self>, way: &Way<'_>, start: &Start<'_>, query: &Query<'_>, why: Event) -> Option<Verdict> {
+        self.registry.worker(way.worker).count(why);
+        self.mark_later(way, start, query);
+        None
+    }
+
+    /// Whether the client may ask for this name because it walks another list itself.
+    fn is_continued(&self, way: &Way<'_>, start: &Start<'_>, query: &Query<'_>) -> bool {
+        let key = self.cache.key(start.list, query.name());
+        self.walks.is_marked(way.client.peer.ip(), &key, way.now)
     }
 
     /// The reply from the result of an earlier walk, or from what memory has for the name itself, unless that is a denial.
@@ -122,28 +120,20 @@ impl Resolver {
     ) -> Option<Verdict> {
         let kept = self.cache.get(&self.cache.key(start.list, walked(query)));
         if let Some(entry) = kept.filter(|entry| entry.is_fresh(way.now)) {
-            if self.is_continued(way, start, query) {
+            let continued = self.is_continued(way, start, query);
+            return (!continued).then(|| Verdict::Reply(self.write_walked(way, start, settings, query, &entry, out)));
+        }
+        let known = self.know(way, settings, query);
+        match &known {
+            Known::Fresh(entry) | Known::Stale { entry, .. } if entry.response.rcode() == Rcode::NXDOMAIN => {
                 return None;
             }
-            return Some(Verdict::Reply(self.write_walked(way, start, settings, query, &entry, out)));
+            Known::Above(_) | Known::Unknown(_) => return None,
+            Known::Fresh(entry) | Known::Stale { entry, .. } if entry.class == Class::Success => {}
+            Known::Fresh(_) | Known::Stale { .. } | Known::Failed(_) => self.mark_later(way, start, query),
         }
-        let is_denial = |entry: &Entry| entry.response.rcode() == Rcode::NXDOMAIN;
-        let verdict = match self.know(way, settings, query) {
-            Known::Fresh(entry) if !is_denial(&entry) => {
-                if entry.class == Class::Denial {
-                    self.mark_later(way, start, query);
-                }
-                self.hit(way, settings, query, &entry, out)
-            }
-            Known::Stale { entry, hope } if !is_denial(&entry) => self.stale(way, settings, query, entry, hope, out),
-            Known::Failed(failure) => {
-                self.mark_later(way, start, query);
-                self.fail_again(way, query, &failure, out)
-            }
-            _ => return None,
-        };
         self.registry.worker(way.worker).count(Event::WalkFirst);
-        Some(verdict)
+        Some(self.tell(way, settings, query, known, out))
     }
 
     fn write_walked(
@@ -215,10 +205,7 @@ impl Resolver {
         }
         let length = conclusion.outcome.write(query, way.limit(query, out), false, out);
         self.finish(way, query, conclusion.outcome.rcode(), Plugin::Cache, &mut out[..length], way.now);
-        Some(match walker.lessons(end, way.now).into_iter().next() {
-            Some(lesson) => Verdict::Refresh(length, lesson),
-            None => Verdict::Reply(length),
-        })
+        Some(Verdict::Reply(length))
     }
 
     /// The client was not told of an address, and will go on with its list by itself.
@@ -236,12 +223,6 @@ impl Resolver {
 fn walked<'q>(query: &'q mut Query<'_>) -> &'q [u8] {
     let (qtype, bits) = (query.qtype, Bits::of(query).cached());
     query.key(qtype, bits | WALKED)
-}
-
-/// The octets of a key for a mark: that of the name. A stub takes the addresses of one family and does without the other,
-/// so a name is walked for in both or in none.
-fn marked<'q>(query: &'q mut Query<'_>) -> &'q [u8] {
-    query.key(WHOLE_NAME, WALKED)
 }
 
 /// Whether the line excepts the name asked for, or the one looked for.

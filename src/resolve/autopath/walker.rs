@@ -1,6 +1,6 @@
 //! A search list being walked, as a state machine: told what was said about names, it says what to ask next. No I/O.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::dns::{Rcode, Type};
 use crate::observe::Event;
@@ -10,6 +10,10 @@ use super::asker::{Asker, Looked};
 use super::conclusion::Conclusion;
 use super::list::{Candidate, Kind};
 use super::said::Said;
+
+/// For so long after a namespace's denial has expired it is not asked for again: nobody in it waits for walks, and a server
+/// that denies every namespace is asked seldom.
+const NO_NAMESPACE: Duration = Duration::from_secs(300);
 
 /// A search list being walked.
 pub(in crate::resolve) struct Walker {
@@ -61,9 +65,8 @@ pub(super) enum Standing {
     Open,
     Asking,
     Exists,
+    /// There is none, or nobody knows.
     Missing,
-    /// Nobody knows.
-    Failed(Said),
 }
 
 /// What a question is about.
@@ -98,8 +101,6 @@ pub enum End {
     Missing,
     /// Nobody knows whether this candidate exists.
     Failed(usize),
-    /// Nobody knows whether the namespace does.
-    NoNamespace,
     /// The walk is given up.
     Plain(Event),
 }
@@ -160,14 +161,12 @@ impl Walker {
                 self.steps[index].by = Some(Event::StepAsked);
                 self.steps[index].state = State::Said(said);
             }
-            // Where it exists, or nothing is cut after all, the candidate is asked for itself.
-            About::Top(index) if said.exists() || (said.is_denial() && !said.stale) => {
-                self.steps[index].state = State::Open;
-            }
-            About::Top(index) => self.steps[index].hear_above(said),
+            About::Top(index) if said.is_denial() && said.stale => self.steps[index].hear_above(said),
+            // The cache has its denial. If it has none, the candidate is asked for itself.
+            About::Top(index) => self.steps[index].state = State::Open,
             About::Namespace => {
                 if let Some(namespace) = &mut self.namespace {
-                    namespace.state = standing(said);
+                    namespace.state = standing(&said);
                 }
             }
         }
@@ -183,28 +182,21 @@ impl Walker {
         self.steps.first().filter(|step| !step.cut)?.said().cloned()
     }
 
-    /// Why nobody knows about the namespace.
-    pub(super) fn namespace_failure(&self) -> Option<&Said> {
-        match &self.namespace.as_ref()?.state {
-            Standing::Failed(said) => Some(said),
-            _ => None,
-        }
-    }
-
     /// Names just below suffixes that are worth asking for although nobody waits: their denials save the questions for
-    /// all candidates beneath. No more of them than this walk has got for nothing, so that it never costs upstreams more
-    /// than the client's own would have.
+    /// all candidates beneath. They are those of candidates that this walk has asked for in vain, and no more of them than
+    /// it got by such denials: so it never costs upstreams more than the client's own would have.
     pub(super) fn lessons(&self, end: End, now: Instant) -> Vec<Miss> {
         let End::Found(found) = end else { return Vec::new() };
         if self.steps[found].candidate.kind != Kind::Other {
             return Vec::new();
         }
-        let free = self.steps[..=found].iter().filter(|step| step.by == Some(Event::StepKnown)).count();
-        let unknown = self.steps[..found].iter().filter(|step| !step.cut && step.top == Top::Open);
-        let tops = unknown.filter_map(|step| step.candidate.top.as_deref());
+        let free = self.steps[..found].iter().filter(|step| step.cut && step.by == Some(Event::StepKnown)).count();
+        let in_vain = self.steps[..found].iter().filter(|step| step.by == Some(Event::StepAsked));
+        let tops = in_vain.filter(|step| step.top == Top::Open).filter_map(|step| step.candidate.top.as_deref());
         let worth = tops.filter(|top| {
             let known = self.asker.remembers(top, Type::A, now);
-            self.asker.cuts(top, now) && known.is_none_or(|(rcode, fresh)| rcode == Rcode::NXDOMAIN && !fresh)
+            self.asker.cuts(top, now)
+                && known.is_none_or(|(rcode, expired)| rcode == Rcode::NXDOMAIN && expired.is_some())
         });
         worth.filter_map(|top| self.asker.unasked(top, Type::A, now)).take(free).collect()
     }
@@ -218,13 +210,12 @@ impl Walker {
             Standing::Exists => return None,
             _ if !certain => return Some(None),
             Standing::Missing => return Some(Some(End::Plain(Event::PlainNamespace))),
-            Standing::Failed(_) => return Some(Some(End::NoNamespace)),
             Standing::Asking => return Some(None),
             Standing::Open => {}
         }
         match self.asker.look(&namespace.name, Type::A, now) {
             Looked::Said(said) | Looked::Cut(said) => {
-                namespace.state = standing(said);
+                namespace.state = standing(&said);
                 self.look_at_namespace(certain, now, asks)
             }
             Looked::Open(old) => {
@@ -242,7 +233,7 @@ impl Walker {
             namespace.state = match self.asker.remembers(&namespace.name, Type::A, now) {
                 // Namespaces seldom go, and nobody asks in one that has: an expired entry is enough.
                 Some((Rcode::NOERROR, _)) => Standing::Exists,
-                Some((Rcode::NXDOMAIN, true)) => Standing::Missing,
+                Some((Rcode::NXDOMAIN, expired)) if expired.is_none_or(|ago| ago < NO_NAMESPACE) => Standing::Missing,
                 _ => Standing::Open,
             };
         }
@@ -267,16 +258,18 @@ impl Walker {
         (step.cut, step.state) = (cut, State::Said(said));
     }
 
-    /// What memory has for the name just below a candidate's suffix, where that one would be asked for: an expired denial
-    /// that is used at once, or a failure.
+    /// What memory has for the name just below a candidate's suffix, where that one would be asked for.
     fn look_above(&mut self, index: usize, now: Instant) {
         if !self.asks_top(index, now) {
             return;
         }
         let step = &mut self.steps[index];
         let top = step.candidate.top.as_deref().unwrap_or_default();
-        if let Looked::Said(said) | Looked::Cut(said) = self.asker.look(top, Type::A, now) {
-            step.hear_above(said);
+        match self.asker.look(top, Type::A, now) {
+            Looked::Said(said) | Looked::Cut(said) if said.is_denial() => step.hear_above(said),
+            // It failed a moment ago: the candidate is asked for itself.
+            Looked::Said(_) | Looked::Cut(_) => step.top = Top::Asked,
+            Looked::Open(_) => {}
         }
     }
 
@@ -308,7 +301,7 @@ impl Walker {
         self.asker.cuts(top, now)
             && match self.asker.remembers(top, Type::A, now) {
                 None => !step.candidate.possible,
-                Some((rcode, fresh)) => rcode == Rcode::NXDOMAIN && !fresh,
+                Some((rcode, expired)) => rcode == Rcode::NXDOMAIN && expired.is_some(),
             }
     }
 
@@ -348,7 +341,7 @@ impl Step {
         if let State::Said(said) = &self.state { Some(said) } else { None }
     }
 
-    /// What was said of a name above holds for it as well.
+    /// The denial of a name above is its own as well.
     fn hear_above(&mut self, said: Said) {
         (self.by, self.cut, self.state) = (Some(Event::StepTop), true, State::Said(said));
     }
@@ -367,10 +360,7 @@ fn end(index: usize, said: &Said, qtype: Type) -> End {
     }
 }
 
-fn standing(said: Said) -> Standing {
-    match () {
-        () if said.exists() => Standing::Exists,
-        () if said.is_denial() => Standing::Missing,
-        () => Standing::Failed(said),
-    }
+/// Without knowing, nothing is walked for: the plain answer is right in any case.
+fn standing(said: &Said) -> Standing {
+    if said.exists() { Standing::Exists } else { Standing::Missing }
 }

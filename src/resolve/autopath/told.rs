@@ -45,7 +45,7 @@ impl Walker {
         let namespace = self.namespace.as_ref().and_then(|namespace| {
             let exists = match namespace.state {
                 Standing::Open => return None,
-                Standing::Asking | Standing::Failed(_) => None,
+                Standing::Asking => None,
                 Standing::Exists => Some(true),
                 Standing::Missing => Some(false),
             };

@@ -104,7 +104,14 @@ impl Asker {
         let resolver = &self.resolver;
         let search = resolver.lines[way.route_index].search.as_ref()?.load();
         let zone = resolver.routes.listens[usize::from(way.client.listen)].zones.zone(way.zone);
-        First::of(way.route.autopath.as_ref()?, zone, &search, query)?;
+        let first = First::of(way.route.autopath.as_ref()?, zone, &search, query)?;
+        // Where there is no such namespace, there is no walk: most names outside look like names in one.
+        if let Some(namespace) = first.namespace(query.name())
+            && let Looked::Said(said) | Looked::Cut(said) = self.look(namespace, Type::A, way.now)
+            && said.is_denial()
+        {
+            return None;
+        }
         let key = resolver.cache.key(resolver.list(way, &search), query.name());
         resolver.walks.mark(self.client.peer.ip(), &key, way.now);
         Some(())

@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::cache::KeyRef;
@@ -16,15 +16,20 @@ use crate::sys::clock;
 const HOLDS: u32 = 15;
 
 /// Clients share this many regions, so that one who looks for many missing names hinders few others,
-const REGIONS: usize = 128;
-/// and the names of a region share this many marks.
-const MARKS: usize = 256;
+const REGIONS: usize = 64;
+/// a region has this many sets,
+const SETS: usize = 256;
+/// and a set this many marks.
+const WAYS: usize = 4;
 
-/// Marks of names and clients, whatever the type, in a table that never grows. Those that meet at one mark are taken for each other, which
-/// makes an answer a plain one and never a wrong one.
+/// What a mark that is for every name of its set has in place of a name.
+const EVERY: u32 = 0;
+
+/// Marks of names and clients, in a table that never grows. A set that is full gets a mark for all of its names: they are
+/// answered plainly, which is never wrong.
 pub struct Walks {
-    /// Until when each mark holds, in seconds since `start`.
-    until: Box<[AtomicU32]>,
+    /// Each mark: which name, and in the lower half until when, in seconds since `start`.
+    marks: Box<[AtomicU64]>,
     clients: RandomState,
     start: Instant,
 }
@@ -32,19 +37,34 @@ pub struct Walks {
 impl Walks {
     /// The client may ask for this name itself for some time.
     pub(super) fn mark(&self, client: IpAddr, name: &KeyRef<'_>, now: Instant) {
-        self.until[self.place(client, name)].store(self.seconds(now) + HOLDS, Relaxed);
+        let (set, tag) = self.place(client, name);
+        let (now, until) = (self.seconds(now), u64::from(self.seconds(now) + HOLDS));
+        let place = |slot: &&AtomicU64| {
+            let old = slot.load(Relaxed);
+            let free = old as u32 <= now || (old >> 32) as u32 == tag;
+            free && slot.compare_exchange(old, u64::from(tag) << 32 | until, Relaxed, Relaxed).is_ok()
+        };
+        if set.iter().find(place).is_none() {
+            set[0].store(u64::from(EVERY) << 32 | until, Relaxed);
+        }
     }
 
     /// Whether the client may be asking for this name because it walks the list itself.
     pub(super) fn is_marked(&self, client: IpAddr, name: &KeyRef<'_>, now: Instant) -> bool {
-        self.until[self.place(client, name)].load(Relaxed) > self.seconds(now)
+        let (set, tag) = self.place(client, name);
+        let now = self.seconds(now);
+        set.iter().map(|slot| slot.load(Relaxed)).any(|mark| {
+            let about = (mark >> 32) as u32;
+            mark as u32 > now && (about == tag || about == EVERY)
+        })
     }
 
-    fn place(&self, client: IpAddr, name: &KeyRef<'_>) -> usize {
+    /// The set of a name and client, and what the name is called there.
+    fn place(&self, client: IpAddr, name: &KeyRef<'_>) -> (&[AtomicU64], u32) {
         let client = self.clients.hash_one(client.to_canonical());
-        // Each client has its own order of marks, so that two are not taken for each other name by name.
-        let mark = (name.hash() ^ client.rotate_left(32)) as usize % MARKS;
-        (client as usize % REGIONS) * MARKS + mark
+        let both = self.clients.hash_one((client, name.hash()));
+        let set = client as usize % REGIONS * SETS + both as usize % SETS;
+        (&self.marks[set * WAYS..][..WAYS], ((both >> 32) as u32).max(EVERY + 1))
     }
 
     fn seconds(&self, now: Instant) -> u32 {
@@ -55,8 +75,8 @@ impl Walks {
 
 impl Default for Walks {
     fn default() -> Walks {
-        let until = (0..REGIONS * MARKS).map(|_| AtomicU32::new(0)).collect();
-        Walks { until, clients: RandomState::new(), start: clock::now() }
+        let marks = (0..REGIONS * SETS * WAYS).map(|_| AtomicU64::new(0)).collect();
+        Walks { marks, clients: RandomState::new(), start: clock::now() }
     }
 }
 
@@ -82,9 +102,18 @@ mod tests {
         walks.mark(one, &cache.key(1, &names[7]), now);
         let holds = Duration::from_secs(HOLDS.into());
         for later in [Duration::ZERO, holds - Duration::from_secs(1)] {
-            assert!(marked(one, now + later).contains(&7));
+            assert_eq!(marked(one, now + later), [7]);
         }
         assert!(marked(one, now + holds).is_empty());
-        assert!(marked(one, now).len() < 10 && marked(other, now).len() < 10, "few share a mark");
+        assert!(marked(other, now).is_empty());
+    }
+
+    #[test]
+    fn no_mark_is_lost_when_there_are_too_many() {
+        let (walks, cache) = (Walks::default(), Cache::new(1 << 16));
+        let names: Vec<[u8; 8]> = (0..5000_u64).map(u64::to_be_bytes).collect();
+        let (client, now) = (IpAddr::from([10, 0, 0, 1]), clock::now());
+        names.iter().for_each(|name| walks.mark(client, &cache.key(1, name), now));
+        assert!(names.iter().all(|name| walks.is_marked(client, &cache.key(1, name), now)));
     }
 }

@@ -114,6 +114,13 @@ impl Resolver {
         whole.or_else(|| self.cache.get(&self.cache.key(fingerprint, query.key(qtype, bits))))
     }
 
+    /// Whether the cache has an answer, and no denial, to a question of this very type.
+    pub(super) fn has(&self, way: &Way<'_>, query: &mut Query<'_>) -> bool {
+        let (bits, qtype) = (Bits::of(query).cached(), query.qtype);
+        let entry = self.cache.get(&self.cache.key(way.route.fingerprint, query.key(qtype, bits)));
+        entry.is_some_and(|entry| entry.class == Class::Success && entry.is_fresh(way.now))
+    }
+
     fn find(&self, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>) -> Found {
         let bits = Bits::of(query).cached();
         let (qtype, fingerprint) = (query.qtype, way.route.fingerprint);

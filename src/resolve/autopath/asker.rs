@@ -63,6 +63,11 @@ impl Asker {
         })?
     }
 
+    /// Whether memory has an answer for a name and a type.
+    pub(super) fn has(&self, name: &[u8], qtype: Type, now: Instant) -> bool {
+        self.on_way(name, qtype, now, |way, query| self.resolver.has(way, query)).unwrap_or(false)
+    }
+
     /// Whether the denial of a name is kept as that of everything beneath it.
     pub(super) fn cuts(&self, name: &[u8], now: Instant) -> bool {
         let cuts = self.on_way(name, Type::A, now, |way, _| {

@@ -135,7 +135,10 @@ impl Walker {
             match &self.steps[index].state {
                 State::Skipped => continue,
                 State::Said(said) if said.is_denial() => continue,
-                State::Said(said) if certain => return Next::Done(end(index, said, self.qtype)),
+                State::Said(said) if certain => {
+                    let end = end(index, said, self.qtype);
+                    return Next::Done(self.in_step(index, now).unwrap_or(end));
+                }
                 State::Said(_) => return Next::Ask(asks),
                 State::Open => asks.extend(self.ask(index, now)),
                 State::Asking => {}
@@ -148,8 +151,21 @@ impl Walker {
         match (certain, self.cut_short) {
             (false, _) => Next::Ask(asks),
             (true, true) => Next::Done(End::Plain(Event::PlainDepth)),
-            (true, false) => Next::Done(End::Missing),
+            (true, false) => Next::Done(self.in_step(self.steps.len(), now).unwrap_or(End::Missing)),
         }
+    }
+
+    /// The end at a candidate before this one that exists for the other family of addresses, although it was denied for this
+    /// one: some servers do that (RFC 4074 section 4.2). A stub stops there, so it must not get addresses of a later one.
+    fn in_step(&self, before: usize, now: Instant) -> Option<End> {
+        let other = match self.qtype {
+            Type::A => Type::AAAA,
+            Type::AAAA => Type::A,
+            _ => return None,
+        };
+        let exists =
+            |step: &Step| !step.cut && step.said().is_some() && self.asker.has(&step.candidate.name, other, now);
+        self.steps[..before].iter().position(exists).map(End::NoData)
     }
 
     /// Takes in what came of a question.

@@ -15,6 +15,9 @@ use super::said::Said;
 /// that denies every namespace is asked seldom.
 const NO_NAMESPACE: Duration = Duration::from_secs(300);
 
+/// Looks at memory for one candidate, each but the first because another worker has changed it since.
+const LOOKS: usize = 4;
+
 /// A search list being walked.
 pub(in crate::resolve) struct Walker {
     pub(super) asker: Asker,
@@ -131,7 +134,7 @@ impl Walker {
             {
                 return end.map_or(Next::Ask(asks), Next::Done);
             }
-            self.look_at(index, now);
+            self.look_or_ask(index, now, &mut asks);
             match &self.steps[index].state {
                 State::Skipped => continue,
                 State::Said(said) if said.is_denial() => continue,
@@ -140,8 +143,7 @@ impl Walker {
                     return Next::Done(self.in_step(index, now).unwrap_or(end));
                 }
                 State::Said(_) => return Next::Ask(asks),
-                State::Open => asks.extend(self.ask(index, now)),
-                State::Asking => {}
+                State::Open | State::Asking => {}
             }
             certain = false;
             if !self.steps[index].expected {
@@ -255,6 +257,18 @@ impl Walker {
         }
     }
 
+    /// What memory has for a candidate, or else the question about it. Another worker may get the answer between two looks,
+    /// as for the other family of the same name: the next look finds it.
+    fn look_or_ask(&mut self, index: usize, now: Instant, asks: &mut Vec<(About, Miss)>) {
+        for _ in 0..LOOKS {
+            self.look_at(index, now);
+            if !matches!(self.steps[index].state, State::Open) {
+                return;
+            }
+            asks.extend(self.ask(index, now));
+        }
+    }
+
     /// What memory has for a candidate.
     fn look_at(&mut self, index: usize, now: Instant) {
         let step = &mut self.steps[index];
@@ -289,14 +303,15 @@ impl Walker {
         }
     }
 
-    /// The question that decides about a candidate of which memory knows nothing.
+    /// The question that decides about a candidate of which memory knows nothing; `None` where it has come to know.
     fn ask(&mut self, index: usize, now: Instant) -> Option<(About, Miss)> {
         if self.asks_top(index, now) {
             let step = &mut self.steps[index];
-            (step.state, step.top, step.expected) = (State::Asking, Top::Asked, true);
             let top = step.candidate.top.as_deref()?;
             let Looked::Open(old) = self.asker.look(top, Type::A, now) else { return None };
-            return Some((About::Top(index), self.asker.miss(top, Type::A, old, now)?));
+            let miss = self.asker.miss(top, Type::A, old, now)?;
+            (step.state, step.top, step.expected) = (State::Asking, Top::Asked, true);
+            return Some((About::Top(index), miss));
         }
         let step = &mut self.steps[index];
         let name = &step.candidate.name;

@@ -133,6 +133,16 @@ impl Builder {
         self.finish(section, from)
     }
 
+    /// Adds an alias of our own. Records of its target that follow point at it.
+    pub fn alias(&mut self, owner: &[u8], ttl: u32, target: &[u8]) -> Option<()> {
+        let (owner, _) = Expanded::read(owner, 0)?;
+        let (target, _) = Expanded::read(target, 0)?;
+        let from = self.wire.len();
+        self.start(&owner, Type::CNAME, Class::IN, ttl);
+        self.write_name(target.as_wire(), true);
+        self.finish(Count::Answer, from)
+    }
+
     /// The response, with its whole RCODE and the EDE options that came along.
     pub fn build(mut self, rcode: Rcode, errors: Vec<u8>) -> Response {
         for (section, count) in [Count::Answer, Count::Authority, Count::Additional].into_iter().zip(self.counts) {
@@ -257,4 +267,23 @@ impl Builder {
 /// FNV-1a, only to tell suffixes of one message apart quickly; equality is checked octet by octet.
 fn hash(octets: &[u8]) -> u32 {
     octets.iter().fold(0x811c_9dc5, |hash, &octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_an_alias_target_point_at_it() {
+        let query = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x03www\x04test\x04shop\0\0\x01\0\x01";
+        let mut builder = Builder::new(query, query.len(), [0, 0]);
+        builder.alias(&query[LENGTH..query.len() - 4], 5, b"\x03www\x04test\0").unwrap();
+        builder.add(Count::Answer, b"\x03www\x04test\0", Type::A, 5, &[192, 0, 2, 1]).unwrap();
+        let response = builder.build(Rcode::NOERROR, Vec::new());
+        let records: Vec<Record> = response.records().map(|(_, record)| record).collect();
+        let (target, _) = Expanded::read(response.wire(), records[0].rdata).unwrap();
+        assert_eq!(target.as_wire(), b"\x03www\x04test\0");
+        assert_eq!(records[1].owner(response.wire()).unwrap().as_wire(), target.as_wire());
+        assert_eq!(response.wire()[records[1].start], 0xc0, "in two octets");
+    }
 }

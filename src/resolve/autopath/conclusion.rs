@@ -64,7 +64,7 @@ impl Walker {
         }
         let mut builder = Builder::new(query.message, query.question_end, [0, 0]);
         let mut add = || {
-            builder.add(Count::Answer, query.name(), Type::CNAME, self.ttl(index), candidate)?;
+            builder.alias(query.name(), self.ttl(index), candidate)?;
             let records = found.records().filter(|(section, _)| *section != Count::Authority);
             for (section, record) in records {
                 builder.copy(section, found.wire(), &record)?;

@@ -96,6 +96,23 @@ fn replies_from_the_cache_allocate_nothing() {
 }
 
 #[test]
+fn replies_from_earlier_walks_allocate_nothing() {
+    let corefile = "cluster.local:53 {\n    bind 127.0.0.1\n    cache {\n        denial_cut cluster.local\n    }\n    \
+                    autopath @query {\n        search .\n    }\n    forward . {up}\n}\n\
+                    .:53 {\n    bind 127.0.0.1\n    cache\n    forward . {up}\n}\n";
+    let query = query("www.example.com.default.svc.cluster.local", Type::A, None);
+    let warm = Warm::new(corefile, std::slice::from_ref(&query));
+    let mut out = [0; 512];
+    let mut length = 0;
+    let later = clock::now() + Duration::from_secs(7);
+    let count = allocations(|| length = warm.answer(Protocol::Udp, later, black_box(&query), &mut out));
+    // An alias to the name itself, and its two addresses.
+    assert_eq!((count, out[3] & 0x0f, out[7]), (0, 0, 3), "allocations, RCODE, records in the answer");
+    let alias = &out[query.len()..length];
+    assert_eq!(alias[2..4], [0, 5], "CNAME");
+}
+
+#[test]
 fn shuffled_addresses_allocate_nothing() {
     let query = query("many.example.org", Type::A, Some((4096, false)));
     let corefile = COREFILE.replace("errors", "loadbalance round_robin");

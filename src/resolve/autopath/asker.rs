@@ -10,7 +10,7 @@ use crate::resolve::miss::Miss;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::way::{Client, Way};
 
-use super::list::First;
+use super::list::{First, Kind};
 use super::said::Said;
 
 /// On whose behalf names are looked up.
@@ -95,7 +95,12 @@ impl Asker {
     /// Lets the client ask for the later names of its list by itself, as far as they look like the first of another.
     pub(super) fn mark_later(&self, first: &First, name: &[u8], domains: &[Name], qtype: Type, now: Instant) {
         let base = &name[..first.base];
-        for (suffix, _) in first.suffixes(name, domains).skip(1) {
+        for (suffix, kind) in first.suffixes(name, domains).skip(1) {
+            // One label and no namespace: no list begins like that. These are most of what is marked for, Services
+            // without an IPv6 address, and are hits.
+            if first.labels == 1 && (matches!(kind, Kind::Services | Kind::Cluster) || suffix == [0]) {
+                continue;
+            }
             let mut octets = [0; MAX_NAME];
             let length = base.len() + suffix.len();
             let Some(candidate) = octets.get_mut(..length) else { continue };

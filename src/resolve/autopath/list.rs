@@ -12,7 +12,7 @@ pub(in crate::resolve) struct First {
     /// So many octets at the start are the name looked for, without its end.
     pub(super) base: usize,
     /// It has so many labels.
-    labels: usize,
+    pub(super) labels: usize,
     /// Where `svc` and the cluster's zone begin; nothing where the list is one of a file.
     cluster: Option<(usize, usize)>,
 }

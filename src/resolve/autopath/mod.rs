@@ -118,12 +118,21 @@ impl Resolver {
         query: &mut Query<'_>,
         out: &mut [u8],
     ) -> Option<Verdict> {
-        let kept = self.cache.get(&self.cache.key(start.list, walked(query)));
-        if let Some(entry) = kept.filter(|entry| entry.is_fresh(way.now)) {
-            let continued = self.is_continued(way, start, query);
-            return (!continued).then(|| Verdict::Reply(self.write_walked(way, start, settings, query, &entry, out)));
-        }
-        let known = self.know(way, settings, query);
+        let exists = |known: &Known| matches!(known, Known::Fresh(entry) if entry.response.rcode() != Rcode::NXDOMAIN);
+        // One label is most often a Service that is there: this lookup is the only one then.
+        let service = if start.first.labels == 1 { Some(self.know(way, settings, query)).filter(exists) } else { None };
+        let known = match service {
+            Some(known) => known,
+            None => {
+                let kept = self.cache.get(&self.cache.key(start.list, walked(query)));
+                if let Some(entry) = kept.filter(|entry| entry.is_fresh(way.now)) {
+                    let continued = self.is_continued(way, start, query);
+                    let mut reply = || self.write_walked(way, start, settings, query, &entry, out);
+                    return (!continued).then(|| Verdict::Reply(reply()));
+                }
+                self.know(way, settings, query)
+            }
+        };
         match &known {
             Known::Fresh(entry) | Known::Stale { entry, .. } if entry.response.rcode() == Rcode::NXDOMAIN => {
                 return None;

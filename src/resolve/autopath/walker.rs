@@ -8,7 +8,7 @@ use crate::resolve::miss::{Landed, Miss};
 
 use super::asker::{Asker, Looked};
 use super::conclusion::Conclusion;
-use super::list::{Candidate, Kind};
+use super::list::Candidate;
 use super::said::Said;
 
 /// For so long after a namespace's denial has expired it is not asked for again: nobody in it waits for walks, and a server
@@ -205,9 +205,6 @@ impl Walker {
     /// it got by such denials: so it never costs upstreams more than the client's own would have.
     pub(super) fn lessons(&self, end: End, now: Instant) -> Vec<Miss> {
         let End::Found(found) = end else { return Vec::new() };
-        if self.steps[found].candidate.kind != Kind::Other {
-            return Vec::new();
-        }
         let free = self.steps[..found].iter().filter(|step| step.cut && step.by == Some(Event::StepKnown)).count();
         let in_vain = self.steps[..found].iter().filter(|step| step.by == Some(Event::StepAsked));
         let tops = in_vain.filter(|step| step.top == Top::Open).filter_map(|step| step.candidate.top.as_deref());

@@ -25,7 +25,7 @@ macro_rules! scenarios {
     };
 }
 
-scenarios! { aaaa autopath autopath_ends autopath_families autopath_plain autopath_tops cname denial_cut disable dnssec edns keepttl negative prefetch serve_stale stale_chain truncation ttl }
+scenarios! { aaaa autopath autopath_ends autopath_families autopath_plain autopath_stale autopath_tops cname denial_cut disable dnssec edns keepttl negative prefetch serve_stale stale_chain truncation ttl }
 
 #[test]
 fn every_scenario_is_played() {

@@ -89,11 +89,6 @@ impl Settings {
     pub fn covers(&self, qname: &[u8]) -> bool {
         self.zones.as_ref().is_none_or(|zones| zones.iter().any(|zone| name::is_under(qname, zone.as_wire())))
     }
-
-    /// Whether the denial of this lower-case wire name is that of everything beneath it.
-    pub fn cuts(&self, qname: &[u8]) -> bool {
-        self.denial_cut.iter().any(|zone| qname != zone.as_wire() && name::is_under(qname, zone.as_wire()))
-    }
 }
 
 impl ServeStale {

@@ -53,6 +53,11 @@ impl Response {
         self.rcode
     }
 
+    /// QTYPE of the question that it was given to.
+    pub fn qtype(&self) -> Type {
+        Type(header::read_u16(&self.octets, usize::from(self.question_end) - 4))
+    }
+
     /// Whether the upstream vouched for the data (AD).
     pub fn authentic(&self) -> bool {
         self.wire()[3] & header::AD != 0

@@ -82,6 +82,10 @@ events! {
     PlainDepth = AUTOPATH_PLAIN "depth",
     /// The aliases that were found lead back to the name asked for.
     PlainLoop = AUTOPATH_PLAIN "loop",
+    /// What was found is half an answer.
+    PlainTruncated = AUTOPATH_PLAIN "truncated",
+    /// The upstreams were too slow, all together.
+    PlainLate = AUTOPATH_PLAIN "late",
     /// The cache had the name, or its denial.
     StepKnown = AUTOPATH_STEPS "cache",
     /// An upstream was asked for the name.

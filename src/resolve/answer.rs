@@ -18,11 +18,12 @@ use super::way::{Client, Way};
 use super::{shuffle, whoami};
 
 /// What becomes of a query.
+#[expect(clippy::large_enum_variant, reason = "a miss is moved once, and a box would cost every miss an allocation")]
 pub enum Verdict {
     /// So many octets of reply were written.
     Reply(usize),
-    /// So many octets of reply were written, and an entry wants to be renewed in the background.
-    Refresh(usize, Miss),
+    /// So many octets of reply were written, and these entries want to be renewed in the background.
+    Refresh(usize, Vec<Miss>),
     /// No reply.
     Silence,
     /// The reply has to be awaited.

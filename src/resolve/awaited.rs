@@ -4,7 +4,7 @@ use super::autopath::Walk;
 use super::miss::Miss;
 
 /// A query whose reply has to be awaited.
-#[expect(clippy::large_enum_variant, reason = "it is moved once, and a box would cost every miss an allocation")]
+#[expect(clippy::large_enum_variant, reason = "a miss is moved once, and a box would cost every miss an allocation")]
 pub enum Awaited {
     /// One question decides.
     Miss(Miss),

@@ -56,6 +56,16 @@ impl Resolver {
         None
     }
 
+    /// Whether a denial of the name `above`, in lower-case wire form, would be one of the asked name.
+    pub(super) fn could_cut(&self, way: &Way<'_>, settings: &Settings, query: &Query<'_>, above: &[u8]) -> bool {
+        let zones = &self.routes.listens[usize::from(way.client.listen)].zones;
+        let Some(highest) = highest(settings, query.name()) else { return false };
+        labels(above).count() >= highest.max(zones.zone(way.zone).label_count() + 1)
+            && above[1] != b'_'
+            && asked_alike(&way.route.forwards, query.name(), above)
+            && !self.cache.beneath().knows(self.cache.key(way.route.fingerprint, above).hash(), way.now)
+    }
+
     /// Writes the reply for a name from the denial of a name above it.
     pub(super) fn write_cut(
         &self,

@@ -114,13 +114,6 @@ impl Resolver {
         whole.or_else(|| self.cache.get(&self.cache.key(fingerprint, query.key(qtype, bits))))
     }
 
-    /// Whether the cache has an answer, and no denial, to a question of this very type.
-    pub(super) fn has(&self, way: &Way<'_>, query: &mut Query<'_>) -> bool {
-        let (bits, qtype) = (Bits::of(query).cached(), query.qtype);
-        let entry = self.cache.get(&self.cache.key(way.route.fingerprint, query.key(qtype, bits)));
-        entry.is_some_and(|entry| entry.class == Class::Success && entry.is_fresh(way.now))
-    }
-
     fn find(&self, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>) -> Found {
         let bits = Bits::of(query).cached();
         let (qtype, fingerprint) = (query.qtype, way.route.fingerprint);
@@ -164,17 +157,19 @@ impl Resolver {
         let whole = || u32::try_from(entry.seconds()).unwrap_or(u32::MAX);
         let ttl = if settings.keepttl { whole() } else { entry.remaining(way.now) };
         let length = self.write_kept(way, query, entry, ttl, None, out);
-        let renew = settings.prefetch.as_ref().is_some_and(|prefetch| {
-            query.recursion_desired()
-                && entry.wants_prefetch(way.now, prefetch)
-                && self.failed(way, query).is_none()
-                && entry.try_refresh(way.now, self.recoveries(way.route_index))
-        });
-        if renew {
+        let popular = self.is_popular(way, settings, query, entry);
+        if popular && entry.try_refresh(way.now, self.recoveries(way.route_index)) {
             way.slab.prefetch();
-            return Verdict::Refresh(length, Miss::refresh(self.clone(), way, query, entry.clone()));
+            return Verdict::Refresh(length, vec![Miss::refresh(self.clone(), way, query, entry.clone())]);
         }
         Verdict::Reply(length)
+    }
+
+    /// Counts a hit, and says whether the entry has become worth a refresh ahead of its end.
+    pub(super) fn is_popular(&self, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>, entry: &Entry) -> bool {
+        settings.prefetch.as_ref().is_some_and(|prefetch| {
+            query.recursion_desired() && entry.wants_prefetch(way.now, prefetch) && self.failed(way, query).is_none()
+        })
     }
 
     fn stale(
@@ -191,7 +186,7 @@ impl Resolver {
         let length = self.write_stale(way, stale, query, &entry, out);
         if hope && entry.try_refresh(way.now, self.recoveries(way.route_index)) {
             way.slab.prefetch();
-            return Verdict::Refresh(length, Miss::refresh(self.clone(), way, query, entry));
+            return Verdict::Refresh(length, vec![Miss::refresh(self.clone(), way, query, entry)]);
         }
         Verdict::Reply(length)
     }

@@ -247,6 +247,13 @@ impl Miss {
         !answered
     }
 
+    /// Writes the reply from an entry, with what is left of its time.
+    pub(super) fn finish_kept(&self, entry: &Entry, now: Instant, out: &mut Vec<u8>) {
+        self.write(out, outcome::room(&entry.response).max(reply::CLASSIC_SIZE), |way, query, out| {
+            self.resolver.write_kept(way, query, entry, entry.remaining(now), None, out)
+        });
+    }
+
     /// Writes the reply from what another miss for the same question has come to.
     pub(super) fn finish_landed(&mut self, landed: Landed, out: &mut Vec<u8>) {
         match landed {

@@ -5,7 +5,7 @@ use super::listeners::Listening;
 use super::local::Local;
 use crate::dns::{Protocol, header};
 use crate::observe::Event;
-use crate::resolve::{Awaited, Client, Verdict};
+use crate::resolve::Client;
 use crate::sys::clock;
 use crate::sys::mmsg::Batch;
 use crate::sys::readable::Readable;
@@ -35,19 +35,13 @@ pub(crate) fn answer(local: &Rc<Local>, listening: &Rc<Listening>, socket: &Rc<R
             None => listening.address,
         };
         let client = Client { peer: datagram.peer, protocol: Protocol::Udp, listen, local: address };
-        let mut awaited = match local.answer(resolver, now, message, &client, out) {
-            Verdict::Reply(length) => {
+        let mut awaited = match local.take(local.answer(resolver, now, message, &client, out)) {
+            Ok(0) => continue,
+            Ok(length) => {
                 batch.queue(i, length);
                 continue;
             }
-            Verdict::Silence => continue,
-            Verdict::Refresh(length, refresh) => {
-                batch.queue(i, length);
-                local.refresh(refresh);
-                continue;
-            }
-            Verdict::Miss(miss) => Awaited::Miss(miss),
-            Verdict::Walk(walk) => Awaited::Walk(walk),
+            Err(awaited) => awaited,
         };
         match local.admit(&mut awaited) {
             Some(ticket) => {

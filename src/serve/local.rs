@@ -112,6 +112,21 @@ impl Local {
         })
     }
 
+    /// Sees to what a verdict wants done behind its reply: how long the reply is, nothing for silence, or what to wait for.
+    #[expect(clippy::result_large_err, reason = "what is awaited is moved once, into its task")]
+    pub(crate) fn take(self: &Rc<Self>, verdict: Verdict) -> Result<usize, Awaited> {
+        match verdict {
+            Verdict::Reply(length) => Ok(length),
+            Verdict::Silence => Ok(0),
+            Verdict::Miss(miss) => Err(Awaited::Miss(miss)),
+            Verdict::Walk(walk) => Err(Awaited::Walk(walk)),
+            Verdict::Refresh(length, refreshes) => {
+                refreshes.into_iter().for_each(|refresh| self.refresh(refresh));
+                Ok(length)
+            }
+        }
+    }
+
     /// As much of a message as an error reply needs: header and question.
     pub(crate) fn question(message: &[u8]) -> Box<[u8]> {
         let end = question::question_end(message).unwrap_or(header::LENGTH);
@@ -166,7 +181,7 @@ impl Local {
     }
 
     /// Lets a refresh run, if there is room for it.
-    pub(crate) fn refresh(self: &Rc<Self>, refresh: Miss) {
+    fn refresh(self: &Rc<Self>, refresh: Miss) {
         let mut refresh = Awaited::Miss(refresh);
         match self.admit(&mut refresh) {
             None => refresh.shed(&mut Vec::new()),

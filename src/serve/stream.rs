@@ -13,7 +13,7 @@ use super::outbox::{Outbox, Slot};
 use super::tether::Tether;
 use crate::dns::Protocol;
 use crate::observe::{Event, Level};
-use crate::resolve::{Awaited, Client, Verdict};
+use crate::resolve::{Awaited, Client};
 use crate::sys::clock;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -259,15 +259,10 @@ impl Stream {
         let (resolver, listen) = snapshot.load(self.tether.listening.address);
         self.client.listen = listen;
         let out = &mut local.reply.borrow_mut()[..];
-        let mut awaited = match local.answer(resolver, now, message, &self.client, out) {
-            Verdict::Reply(length) => return self.outbox.put(&out[..length]),
-            Verdict::Silence => return,
-            Verdict::Refresh(length, refresh) => {
-                local.refresh(refresh);
-                return self.outbox.put(&out[..length]);
-            }
-            Verdict::Miss(miss) => Awaited::Miss(miss),
-            Verdict::Walk(walk) => Awaited::Walk(walk),
+        let mut awaited = match local.take(local.answer(resolver, now, message, &self.client, out)) {
+            Ok(0) => return,
+            Ok(length) => return self.outbox.put(&out[..length]),
+            Err(awaited) => awaited,
         };
         match local.admit(&mut awaited) {
             None => {

@@ -176,7 +176,8 @@ impl World {
                 assert_ne!(refresh, Refresh::Yes, "an entry was to be refreshed");
                 self.compare(&query, edns, &out[..length], &reply, "at once");
             }
-            Verdict::Refresh(length, miss) => {
+            Verdict::Refresh(length, mut refreshes) => {
+                let miss = refreshes.pop().filter(|_| refreshes.is_empty()).expect("one entry is renewed at a time");
                 self.note(Step::Asked(question, "answered, and a refresh began"));
                 let Decision::Now { reply, refresh, entry: Some(entry) } = decision else {
                     panic!("no refresh: {decision:?}")

@@ -137,8 +137,8 @@ impl Player {
         let mut out = vec![0; if tcp { 65_535 } else { 4_096 }];
         let length = match self.resolver.answer(0, self.now, &query.bytes(), &client, &mut out) {
             Verdict::Reply(length) => length,
-            Verdict::Refresh(length, refresh) => {
-                self.refreshes.push(refresh);
+            Verdict::Refresh(length, refreshes) => {
+                self.refreshes.extend(refreshes);
                 length
             }
             Verdict::Silence => 0,

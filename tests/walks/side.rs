@@ -87,8 +87,8 @@ impl Side {
         let query = Query::new(name, kind).bytes();
         let length = match self.resolver.answer(0, self.now, &query, &client, &mut out) {
             Verdict::Reply(length) => length,
-            Verdict::Refresh(length, refresh) => {
-                self.land(&refresh, world);
+            Verdict::Refresh(length, refreshes) => {
+                refreshes.iter().for_each(|refresh| _ = self.land(refresh, world));
                 length
             }
             Verdict::Silence => panic!("silence"),

@@ -97,9 +97,11 @@ impl Lookup {
         let (client, mut told) = (self.client(subject), None);
         match subject.resolver.answer(0, started, &message, &client, &mut out) {
             Verdict::Reply(length) => out.truncate(length),
-            Verdict::Refresh(length, miss) => {
+            Verdict::Refresh(length, refreshes) => {
                 out.truncate(length);
-                tokio::task::spawn_local(async move { miss.resolve(&mut Vec::new()).await });
+                for refresh in refreshes {
+                    tokio::task::spawn_local(async move { refresh.resolve(&mut Vec::new()).await });
+                }
             }
             Verdict::Silence => out.clear(),
             Verdict::Miss(miss) => miss.resolve(&mut out).await,

@@ -3,37 +3,42 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::Entry;
-use crate::dns::{Class, MAX_NAME, Name, Query, Rcode, Type, header};
+use crate::dns::{Class, MAX_NAME, Query, Rcode, Type, header};
 use crate::resolve::lookup::{Known, STALE_TTL};
 use crate::resolve::miss::Miss;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::way::{Client, Way};
 
-use super::list::{First, Kind};
 use super::said::Said;
 
 /// On whose behalf names are looked up.
-#[derive(Clone)]
 pub(in crate::resolve) struct Asker {
     pub(super) resolver: Arc<Resolver>,
     pub(super) worker: usize,
     pub(super) client: Client,
+    /// What was used and wants to be renewed in the background.
+    renewals: Vec<(Box<[u8]>, Type)>,
 }
 
 /// What memory has for a name.
+#[expect(clippy::large_enum_variant, reason = "a miss is moved once, and a box would cost every miss an allocation")]
 pub(super) enum Looked {
     /// This.
     Said(Said),
     /// The same, by the denial of a name above.
     Cut(Said),
-    /// Somebody has to be asked; the entry has expired.
-    Open(Option<Arc<Entry>>),
+    /// Nothing: somebody has to be asked.
+    Open(Miss),
 }
 
 impl Asker {
-    /// What memory has for a name.
-    pub(super) fn look(&self, name: &[u8], qtype: Type, now: Instant) -> Looked {
+    pub(in crate::resolve) fn new(resolver: Arc<Resolver>, way: &Way<'_>) -> Asker {
+        Asker { resolver, worker: way.worker, client: *way.client, renewals: Vec::new() }
+    }
+
+    /// What memory has for a name, or the question for it.
+    pub(super) fn look(&mut self, name: &[u8], qtype: Type, now: Instant) -> Looked {
+        let mut renew = false;
         let looked = self.on_way(name, qtype, now, |way, query| {
             if qtype == Type::AAAA && way.route.aaaa.as_ref().is_some_and(|aaaa| aaaa.is_off(name)) {
                 return Looked::Said(Said::nothing(now));
@@ -42,17 +47,42 @@ impl Asker {
                 return Looked::Said(Said::nothing(now));
             }
             let Some(settings) = way.route.cache.as_ref().filter(|settings| settings.covers(name)) else {
-                return Looked::Open(None);
+                return Looked::Open(Miss::new(self.resolver.clone(), way, query, None));
             };
             match self.resolver.know(way, settings, query) {
-                Known::Fresh(entry) => Looked::Said(Said::fresh(entry, now)),
-                Known::Stale { entry, .. } => Looked::Said(Said::stale(entry, self.stale_ttl(way))),
+                Known::Fresh(entry) => {
+                    renew = self.resolver.is_popular(way, settings, query, &entry);
+                    Looked::Said(Said::fresh(entry, now))
+                }
+                Known::Stale { entry, hope } => {
+                    renew = hope;
+                    Looked::Said(Said::stale(entry, stale_ttl(way)))
+                }
                 Known::Failed(failure) => Looked::Said(Said::outcome(failure, now)),
                 Known::Above(above) => Looked::Cut(Said::fresh(above, now)),
-                Known::Unknown(old) => Looked::Open(old),
+                Known::Unknown(old) => Looked::Open(Miss::new(self.resolver.clone(), way, query, old)),
             }
         });
+        if renew {
+            self.renewals.push((name.into(), qtype));
+        }
         looked.unwrap_or_else(|| Looked::Said(Said::refused()))
+    }
+
+    /// The refreshes of what was used. Each has to be seen through, or shed.
+    pub(super) fn renewals(&mut self, now: Instant) -> Vec<Miss> {
+        let wanted = std::mem::take(&mut self.renewals);
+        let refresh = |(name, qtype): &(Box<[u8]>, Type)| {
+            self.on_way(name, *qtype, now, |way, query| {
+                let entry = self.resolver.held(way, query)?;
+                let elected = entry.try_refresh(now, self.resolver.recoveries(way.route_index));
+                elected.then(|| {
+                    way.slab.prefetch();
+                    Miss::refresh(self.resolver.clone(), way, query, entry)
+                })
+            })?
+        };
+        wanted.iter().filter_map(refresh).collect()
     }
 
     /// What the cache holds of a name, expired or not: the RCODE, and how long ago it has expired, if it has.
@@ -63,77 +93,37 @@ impl Asker {
         })?
     }
 
-    /// Whether memory has an answer for a name and a type.
-    pub(super) fn has(&self, name: &[u8], qtype: Type, now: Instant) -> bool {
-        self.on_way(name, qtype, now, |way, query| self.resolver.has(way, query)).unwrap_or(false)
-    }
-
-    /// Whether the denial of a name is kept as that of everything beneath it.
-    pub(super) fn cuts(&self, name: &[u8], now: Instant) -> bool {
-        let cuts = self.on_way(name, Type::A, now, |way, _| {
+    /// Whether a denial of the name `above` would be one of `name` as well.
+    pub(super) fn could_cut(&self, name: &[u8], above: &[u8], qtype: Type, now: Instant) -> bool {
+        let could = self.on_way(name, qtype, now, |way, query| {
             let settings = way.route.cache.as_ref().filter(|settings| settings.covers(name));
-            settings.is_some_and(|settings| settings.cuts(name))
+            settings.is_some_and(|settings| self.resolver.could_cut(way, settings, query, above))
         });
-        cuts.unwrap_or(false)
+        could.unwrap_or(false)
     }
 
-    /// A miss for a name, yet to be awaited.
-    pub(super) fn miss(&self, name: &[u8], qtype: Type, old: Option<Arc<Entry>>, now: Instant) -> Option<Miss> {
-        self.on_way(name, qtype, now, |way, query| Miss::new(self.resolver.clone(), way, query, old))
+    /// The question for a name, whatever memory has.
+    pub(super) fn miss(&self, name: &[u8], qtype: Type, now: Instant) -> Option<Miss> {
+        self.on_way(name, qtype, now, |way, query| Miss::new(self.resolver.clone(), way, query, None))
     }
 
-    /// A miss that nobody waits for.
+    /// A question that nobody waits for.
     pub(super) fn unasked(&self, name: &[u8], qtype: Type, now: Instant) -> Option<Miss> {
         self.on_way(name, qtype, now, |way, query| Miss::unasked(self.resolver.clone(), way, query))
     }
 
     /// The TTL of replies from expired entries of the block that answers a name.
-    pub(super) fn stale_ttl_of(&self, name: &[u8], qtype: Type, now: Instant) -> u32 {
-        self.on_way(name, qtype, now, |way, _| self.stale_ttl(way)).unwrap_or(STALE_TTL)
+    pub(super) fn stale_ttl(&self, name: &[u8], qtype: Type, now: Instant) -> u32 {
+        self.on_way(name, qtype, now, |way, _| stale_ttl(way)).unwrap_or(STALE_TTL)
     }
 
-    /// Lets the client ask for the later names of its list by itself, as far as they look like the first of another.
-    pub(super) fn mark_later(&self, first: &First, name: &[u8], domains: &[Name], qtype: Type, now: Instant) {
-        let base = &name[..first.base];
-        for (suffix, kind) in first.suffixes(name, domains).skip(1) {
-            // One label and no namespace: no list begins like that. These are most of what is marked for, Services
-            // without an IPv6 address, and are hits.
-            if first.labels == 1 && (matches!(kind, Kind::Services | Kind::Cluster) || suffix == [0]) {
-                continue;
-            }
-            let mut octets = [0; MAX_NAME];
-            let length = base.len() + suffix.len();
-            let Some(candidate) = octets.get_mut(..length) else { continue };
-            candidate[..base.len()].copy_from_slice(base);
-            candidate[base.len()..].copy_from_slice(suffix);
-            self.on_way(candidate, qtype, now, |way, query| self.mark(way, query));
-        }
-    }
-
-    fn mark(&self, way: &Way<'_>, query: &mut Query<'_>) -> Option<()> {
-        let resolver = &self.resolver;
-        let search = resolver.lines[way.route_index].search.as_ref()?.load();
-        let zone = resolver.routes.listens[usize::from(way.client.listen)].zones.zone(way.zone);
-        let first = First::of(way.route.autopath.as_ref()?, zone, &search, query)?;
-        // Where there is no such namespace, there is no walk: most names outside look like names in one.
-        if let Some(namespace) = first.namespace(query.name())
-            && let Looked::Said(said) | Looked::Cut(said) = self.look(namespace, Type::A, way.now)
-            && said.is_denial()
-        {
-            return None;
-        }
-        let key = resolver.cache.key(resolver.list(way, &search), query.name());
-        resolver.walks.mark(self.client.peer.ip(), &key, way.now);
-        Some(())
-    }
-
-    fn stale_ttl(&self, way: &Way<'_>) -> u32 {
-        let stale = way.route.cache.as_ref().and_then(|settings| settings.serve_stale.as_ref());
-        stale.and_then(|stale| stale.response_ttl).unwrap_or(STALE_TTL)
+    /// The server block that answers a name, as an index into `Routes::routes`.
+    pub(super) fn route(&self, name: &[u8], qtype: Type, now: Instant) -> Option<usize> {
+        self.on_way(name, qtype, now, |way, _| way.route_index)
     }
 
     /// The way of a question for a name in lower-case wire form; `None` where no server block answers for it.
-    fn on_way<T>(
+    pub(super) fn on_way<T>(
         &self,
         name: &[u8],
         qtype: Type,
@@ -150,6 +140,11 @@ impl Asker {
         let way = Way { worker: self.worker, now, client: &self.client, route_index, route, zone, slab };
         route.has_plugins.then(|| then(&way, &mut query))
     }
+}
+
+fn stale_ttl(way: &Way<'_>) -> u32 {
+    let stale = way.route.cache.as_ref().and_then(|settings| settings.serve_stale.as_ref());
+    stale.and_then(|stale| stale.response_ttl).unwrap_or(STALE_TTL)
 }
 
 /// A query with RD and nothing else.

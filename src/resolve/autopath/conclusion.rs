@@ -12,7 +12,7 @@ use crate::resolve::outcome::{Cause, Failed, Outcome};
 use super::said::{Said, What};
 use super::walker::{End, Walker};
 
-/// What a client gets in the end.
+/// What a client gets at the end of a walk.
 pub(super) struct Conclusion {
     pub(super) outcome: Arc<Outcome>,
     /// How it is counted.
@@ -22,43 +22,53 @@ pub(super) struct Conclusion {
 }
 
 impl Walker {
-    /// What becomes of a walk that does not end with the first name itself. An answer, or that there is none, is kept under
+    /// What becomes of a walk; an event where the reply is the plain one. An answer, or that there is none, is kept under
     /// `key` for as long as all that it rests on holds.
     pub(super) fn conclude(
         &self,
         end: End,
         query: &Query<'_>,
         key: Option<&Key>,
-        route: usize,
         now: Instant,
-    ) -> Conclusion {
-        let negative = |outcome, event| Conclusion { outcome, event, goes_on: true };
+    ) -> Result<Conclusion, Event> {
+        let negative = |outcome, event| Ok(Conclusion { outcome, event, goes_on: true });
         match end {
-            End::Found(index) => match self.found(query, index) {
-                Ok(response) => {
-                    let outcome = self.keep(response, index, key, route, now);
-                    Conclusion { outcome, event: Event::WalkFound, goes_on: false }
-                }
-                Err(event) => negative(self.pass(self.denial(query, Rcode::NXDOMAIN), 0), event),
-            },
+            End::First => Err(Event::WalkFirst),
+            End::Plain(event) => Err(event),
+            End::Found(index) => {
+                let outcome = self.keep(self.found(query, index)?, index, key, now);
+                Ok(Conclusion { outcome, event: Event::WalkFound, goes_on: false })
+            }
             End::NoData(index) => {
-                let response = self.denial(query, Rcode::NOERROR);
-                negative(self.keep(response, index, key, route, now), Event::WalkNoData)
+                negative(self.keep(self.denial(query, Rcode::NOERROR), index, key, now), Event::WalkNoData)
             }
             End::Missing => {
                 let last = self.steps.len() - 1;
-                negative(self.keep(self.denial(query, Rcode::NXDOMAIN), last, key, route, now), Event::WalkMissing)
+                negative(self.keep(self.denial(query, Rcode::NXDOMAIN), last, key, now), Event::WalkMissing)
             }
             End::Failed(index) => negative(failure(query, self.said(index)), Event::WalkFailed),
-            End::Plain(event) => negative(self.pass(self.denial(query, Rcode::NXDOMAIN), 0), event),
-            End::First => negative(failure(query, self.said(0)), Event::WalkFirst),
         }
+    }
+
+    /// The plain reply, where the first name is denied by that of one above it.
+    pub(super) fn plain(&self, query: &Query<'_>) -> Arc<Outcome> {
+        self.pass(self.denial(query, Rcode::NXDOMAIN), 0)
+    }
+
+    /// Counts how the walk ended, and how that is known.
+    pub(super) fn count(&self, end: End, conclusion: &Result<Conclusion, Event>) {
+        let counts = self.asker.resolver.registry.worker(self.asker.worker);
+        counts.count(conclusion.as_ref().map_or_else(|event| *event, |conclusion| conclusion.event));
+        if let (End::Found(index), Ok(_)) = (end, conclusion) {
+            counts.count_n(Event::WalkSaved, index as u64);
+        }
+        self.count_steps();
     }
 
     /// The first name as an alias of a candidate, and what that has.
     fn found(&self, query: &Query<'_>, index: usize) -> Result<Response, Event> {
         let candidate = &self.steps[index].candidate.name;
-        let found = self.said(index).and_then(Said::response).ok_or(Event::WalkFailed)?;
+        let found = self.said(index).and_then(Said::response).ok_or(Event::PlainLoop)?;
         if leads_to(found, query.name()) {
             return Err(Event::PlainLoop);
         }
@@ -92,7 +102,7 @@ impl Walker {
     }
 
     /// The outcome that rests on the candidates up to `last`, kept if all of them are.
-    fn keep(&self, response: Response, last: usize, key: Option<&Key>, route: usize, now: Instant) -> Arc<Outcome> {
+    fn keep(&self, response: Response, last: usize, key: Option<&Key>, now: Instant) -> Arc<Outcome> {
         let until =
             self.steps[..=last].iter().filter_map(|step| step.said()).try_fold(None, |until: Option<Instant>, said| {
                 let own = said.until?;
@@ -101,10 +111,14 @@ impl Walker {
         let duration = until.flatten().map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
         let (Some(duration), Some(key)) = (duration, key) else { return self.pass(response, last) };
         let class = if response.answers() > 0 { Class::Success } else { Class::Denial };
+        let found = if class == Class::Success { last } else { 0 };
+        // What is found outside counts against the block that answers there.
+        let Some(route) = self.asker.route(&self.steps[found].candidate.name, self.qtype, now) else {
+            return self.pass(response, last);
+        };
         let quota = &self.asker.resolver.lines[route].quotas[usize::from(class == Class::Denial)];
         let lifetime = Lifetime { class, duration, whole_name: false };
-        let saved = if class == Class::Success { last } else { 0 };
-        let entry = Arc::new(Entry::new(response, &lifetime, now, quota).saving(saved));
+        let entry = Arc::new(Entry::new(response, &lifetime, now, quota).saving(found));
         self.asker.resolver.cache.store(key.clone(), entry.clone());
         Arc::new(Outcome::Kept(entry))
     }

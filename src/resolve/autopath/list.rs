@@ -118,6 +118,17 @@ impl First {
         cluster.into_iter().flatten().chain(domains).chain([(&[0][..], Kind::Other)])
     }
 
+    /// Whether the candidate with this suffix could look like the first name of a list, as far as its octets tell.
+    pub(super) fn may_begin(&self, name: &[u8], suffix: &[u8], kind: Kind) -> bool {
+        let has_svc = |octets: &[u8]| octets.windows(SVC.len()).any(|window| window == SVC);
+        match kind {
+            // The last label would be the namespace.
+            Kind::Namespace | Kind::Services => self.labels > 1,
+            Kind::Cluster => self.labels > 2 && name[..self.base].ends_with(SVC),
+            Kind::Other => self.cluster.is_none() || has_svc(&name[..self.base]) || has_svc(suffix),
+        }
+    }
+
     /// The candidates in order, each once.
     pub(super) fn candidates(&self, name: &[u8], domains: &[Name]) -> Vec<Candidate> {
         let mut candidates: Vec<Candidate> = Vec::new();

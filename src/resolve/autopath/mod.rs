@@ -12,10 +12,13 @@
 
 mod asker;
 mod conclusion;
+mod later;
 mod list;
 mod marks;
+mod namespace;
 mod said;
 mod search;
+mod step;
 mod told;
 mod walk;
 mod walker;
@@ -24,7 +27,7 @@ use std::sync::Arc;
 
 use crate::cache::settings::Settings;
 use crate::cache::{Class, Entry};
-use crate::dns::{Query, Rcode, name};
+use crate::dns::{MAX_NAME, Query, Rcode, name};
 use crate::observe::{Event, Plugin};
 use crate::plugins::policy::autopath::Autopath;
 
@@ -32,11 +35,13 @@ use super::answer::Verdict;
 use super::bits::Bits;
 use super::lookup::{Known, counted};
 use super::miss::Miss;
+use super::outcome::Outcome;
 use super::resolver::Resolver;
 use super::way::Way;
 
 use asker::Asker;
 use list::First;
+use said::What;
 use walker::{Next, Walker};
 
 pub use marks::Walks;
@@ -88,7 +93,13 @@ impl Resolver {
         if self.is_continued(way, &start, query) {
             return self.leave(way, &start, query, Event::PlainContinued);
         }
-        self.set_out(way, &start, query, out)
+        if first
+            .namespace(query.name())
+            .is_some_and(|name| namespace::is_missing(&Asker::new(self.clone(), way), name, way.now))
+        {
+            return self.leave(way, &start, query, Event::PlainNamespace);
+        }
+        Some(self.set_out(way, &start, query, out))
     }
 
     /// The route of keys for what becomes of a list's first names.
@@ -171,60 +182,56 @@ impl Resolver {
         self.write_kept(way, query, entry, ttl, None, out)
     }
 
-    /// Walks as far as memory goes, which may be the end; `None` where that is the first name itself.
-    fn set_out(
-        self: &Arc<Self>,
-        way: &Way<'_>,
-        start: &Start<'_>,
-        query: &mut Query<'_>,
-        out: &mut [u8],
-    ) -> Option<Verdict> {
+    /// Walks as far as memory goes, which may be the end.
+    fn set_out(self: &Arc<Self>, way: &Way<'_>, start: &Start<'_>, query: &mut Query<'_>, out: &mut [u8]) -> Verdict {
         let Start { first, search, settings, .. } = start;
-        let asker = self.asker(way);
         let candidates = first.candidates(query.name(), &search.domains);
         let namespace = first.namespace(query.name());
+        let asker = Asker::new(self.clone(), way);
         let mut walker = Walker::new(asker, query.qtype, candidates, namespace, start.autopath.max_depth);
         let key = settings.map(|_| self.cache.key(start.list, walked(query)).to_key());
         let end = match walker.next(way.now) {
-            Next::Done(End::First) => return None,
             Next::Done(end) => end,
             Next::Ask(asks) => {
                 if settings.is_some() {
                     way.slab.cache_miss();
                 }
                 let own = Miss::new(self.clone(), way, query, None);
-                return Some(Verdict::Walk(Box::new(Walk::new(
-                    own,
-                    walker,
-                    *first,
-                    search.domains.clone(),
-                    key,
-                    asks,
-                ))));
+                return Verdict::Walk(Box::new(Walk::new(own, walker, *first, search.domains.clone(), key, asks)));
             }
         };
-        let conclusion = walker.conclude(end, query, key.as_ref(), way.route_index, way.now);
+        let conclusion = walker.conclude(end, query, key.as_ref(), way.now);
         walker.count(end, &conclusion);
-        if conclusion.goes_on {
+        if conclusion.as_ref().map_or(true, |conclusion| conclusion.goes_on) {
             self.mark_later(way, start, query);
         }
-        if settings.is_some() {
-            let denies = conclusion.outcome.rcode() != Rcode::NOERROR;
-            way.slab.cache_hit(counted(if denies { Class::Denial } else { Class::Success }));
+        let length = match (conclusion, walker.said_of_first().map(|said| (&said.what, said))) {
+            (Err(_), Some((What::Entry(entry), said))) => {
+                way.slab.cache_hit(counted(entry.class));
+                self.write_kept(way, query, entry, said.ttl, None, out)
+            }
+            (Err(_), _) => self.write_outcome(way, query, &walker.plain(query), out),
+            (Ok(conclusion), _) => self.write_outcome(way, query, &conclusion.outcome, out),
+        };
+        match walker.asker.renewals(way.now) {
+            renewals if renewals.is_empty() => Verdict::Reply(length),
+            renewals => Verdict::Refresh(length, renewals),
         }
-        let length = conclusion.outcome.write(query, way.limit(query, out), false, out);
-        self.finish(way, query, conclusion.outcome.rcode(), Plugin::Cache, &mut out[..length], way.now);
-        Some(Verdict::Reply(length))
+    }
+
+    fn write_outcome(&self, way: &Way<'_>, query: &Query<'_>, outcome: &Outcome, out: &mut [u8]) -> usize {
+        if way.route.cache.is_some() {
+            way.slab.cache_hit(counted(if outcome.rcode() == Rcode::NOERROR { Class::Success } else { Class::Denial }));
+        }
+        let length = outcome.write(query, way.limit(query, out), false, out);
+        self.finish(way, query, outcome.rcode(), Plugin::Cache, &mut out[..length], way.now);
+        length
     }
 
     /// The client was not told of an address, and will go on with its list by itself.
     fn mark_later(self: &Arc<Self>, way: &Way<'_>, start: &Start<'_>, query: &Query<'_>) {
         let domains = &start.search.domains;
-        self.asker(way).mark_later(&start.first, query.name(), domains, query.qtype, way.now);
-    }
-
-    fn asker(self: &Arc<Self>, way: &Way<'_>) -> Asker {
-        Asker { resolver: self.clone(), worker: way.worker, client: *way.client }
+        Asker::new(self.clone(), way).mark_later(&start.first, query.name(), domains, query.qtype, way.now);
     }
 }
 
@@ -236,9 +243,11 @@ fn walked<'q>(query: &'q mut Query<'_>) -> &'q [u8] {
 
 /// Whether the line excepts the name asked for, or the one looked for.
 fn is_excepted(autopath: &Autopath, first: &First, asked: &[u8]) -> bool {
-    !autopath.except.is_empty() && {
-        let wanted = list::joined(&asked[..first.base], &[0]);
-        let under = |except: &[u8]| name::is_under(asked, except) || name::is_under(&wanted, except);
-        autopath.except.iter().any(|except| under(except.as_wire()))
+    if autopath.except.is_empty() {
+        return false;
     }
+    let mut wanted = [0; MAX_NAME];
+    wanted[..first.base].copy_from_slice(&asked[..first.base]);
+    let under = |except: &[u8]| name::is_under(asked, except) || name::is_under(&wanted[..=first.base], except);
+    autopath.except.iter().any(|except| under(except.as_wire()))
 }

@@ -90,7 +90,22 @@ impl Said {
 
     /// Whether the name exists.
     pub(super) fn exists(&self) -> bool {
-        self.rcode() == Rcode::NOERROR && !self.response().is_some_and(Response::truncated)
+        self.rcode() == Rcode::NOERROR && !self.is_truncated()
+    }
+
+    /// Whether this is half an answer, and there is no way to the rest.
+    pub(super) fn is_truncated(&self) -> bool {
+        self.response().is_some_and(Response::truncated)
+    }
+
+    /// The type it was said about in the first place; a denial holds for all of them.
+    pub(super) fn qtype(&self) -> Option<Type> {
+        self.response().map(Response::qtype)
+    }
+
+    /// The same name, with nothing of the type that is asked for.
+    pub(super) fn without_data(self) -> Said {
+        Said { what: What::Nothing, ..self }
     }
 
     /// Whether the name has what was asked for.

@@ -3,7 +3,9 @@
 use crate::dns::Rcode;
 use crate::observe::Event;
 
-use super::walker::{Standing, Step, Top, Walker};
+use super::namespace::Standing;
+use super::step::Step;
+use super::walker::Walker;
 
 /// What is known of a walk.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Walker {
         let name = |step: &Step| Name {
             name: step.candidate.name.clone(),
             by: step.by,
-            top: step.candidate.top.clone().filter(|_| step.top == Top::Asked),
+            top: step.candidate.top.clone().filter(|_| step.top_asked),
             possible: step.candidate.possible,
             cut: step.cut,
             said: step.said().map(|said| (said.rcode(), said.has(self.qtype))),

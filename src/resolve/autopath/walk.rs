@@ -1,12 +1,13 @@
 //! A walk whose answer has to be awaited.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
 use crate::cache::Key;
 use crate::dns::{Name, Query};
+use crate::observe::Event;
 use crate::resolve::asked::Asked;
 use crate::resolve::miss::{self, Landed, Miss};
 use crate::resolve::outcome::Outcome;
@@ -27,9 +28,14 @@ pub struct Walk {
     domains: Arc<[Name]>,
     /// Under which key the result is kept.
     key: Option<Key>,
-    /// What is to be asked to begin with.
+    /// What is to be asked.
     asks: Vec<(About, Miss)>,
+    /// When the last question was asked.
+    asked_at: Instant,
 }
+
+/// Who has not answered for so long is silent, and not slow.
+const SILENCE: Duration = Duration::from_secs(2);
 
 impl Walk {
     pub(super) fn new(
@@ -40,7 +46,8 @@ impl Walk {
         key: Option<Key>,
         asks: Vec<(About, Miss)>,
     ) -> Walk {
-        Walk { own, walker, first, domains, key, asks }
+        let asked_at = own.asked().started;
+        Walk { own, walker, first, domains, key, asks, asked_at }
     }
 
     /// What the client asks.
@@ -79,8 +86,15 @@ impl Walk {
         match tokio::time::timeout_at(deadline.into(), self.walk()).await {
             Ok(Some(end)) => Ok(end),
             Ok(None) => Err(Outcome::aborted()),
+            // Every upstream answers, but all together take too long: the stub has more time for each of them.
+            Err(_) if self.is_denied() && deadline < self.asked_at + SILENCE => Ok(End::Plain(Event::PlainLate)),
             Err(_) => Err(miss::late()),
         }
+    }
+
+    /// Whether the first name is known not to exist.
+    fn is_denied(&self) -> bool {
+        self.walker.said(0).is_some_and(Said::is_denial)
     }
 
     fn leave(self, ended: Result<End, Outcome>, out: &mut Vec<u8>) {
@@ -92,9 +106,11 @@ impl Walk {
                 return self.own.finish(&outcome, out);
             }
         };
-        for mut lesson in self.end(end, clock::now(), out) {
-            if lesson.board() {
-                tokio::task::spawn_local(async move { lesson.land().await });
+        for mut behind in self.end(end, clock::now(), out) {
+            if behind.board() {
+                tokio::task::spawn_local(async move { behind.land().await });
+            } else {
+                behind.shed(&mut Vec::new());
             }
         }
     }
@@ -110,30 +126,36 @@ impl Walk {
         match self.walker.next(now) {
             Next::Done(end) => Some(end),
             Next::Ask(asks) => {
+                if !asks.is_empty() {
+                    self.asked_at = now;
+                }
                 self.asks.extend(asks);
                 None
             }
         }
     }
 
-    /// Writes the reply at the end, and gives the questions that are worth asking although nobody waits.
-    pub fn end(self, end: End, now: Instant, out: &mut Vec<u8>) -> Vec<Miss> {
-        if let (End::First, Some(said)) = (end, self.walker.said_of_first()) {
-            self.walker.count_first();
-            if !said.has(self.walker.qtype) {
-                self.mark_later(now);
-            }
-            self.first(said, out);
-            return Vec::new();
-        }
+    /// Writes the reply at the end, and gives the questions that are worth asking behind it. Each of them has to be seen
+    /// through, or shed.
+    pub fn end(mut self, end: End, now: Instant, out: &mut Vec<u8>) -> Vec<Miss> {
+        let mut behind = self.walker.lessons(end, now);
+        behind.extend(self.walker.asker.renewals(now));
         let query = Query::parse(self.own.message()).expect("it was parsed before it was walked for");
-        let conclusion = self.walker.conclude(end, &query, self.key.as_ref(), self.asked().route, now);
+        let conclusion = self.walker.conclude(end, &query, self.key.as_ref(), now);
         self.walker.count(end, &conclusion);
-        if conclusion.goes_on {
+        let goes_on = match &conclusion {
+            Ok(conclusion) => conclusion.goes_on,
+            Err(_) => !self.walker.said_of_first().is_some_and(|said| said.has(self.walker.qtype)),
+        };
+        if goes_on {
             self.mark_later(now);
         }
-        self.own.finish(&conclusion.outcome, out);
-        self.walker.lessons(end, now)
+        match (conclusion, self.walker.said_of_first().cloned()) {
+            (Ok(conclusion), _) => self.own.finish(&conclusion.outcome, out),
+            (Err(_), Some(said)) => self.first(said, now, out),
+            (Err(_), None) => self.own.finish(&self.walker.plain(&query), out),
+        }
+        behind
     }
 
     /// Asks until the end is known; `None` where a task ended without having been told.
@@ -163,11 +185,11 @@ impl Walk {
         asker.mark_later(&self.first, &asked.name, &self.domains, asked.qtype, now);
     }
 
-    /// The first name has the answer: the query is one like any other.
-    fn first(mut self, said: Said, out: &mut Vec<u8>) {
+    /// The plain reply, as for any other query.
+    fn first(mut self, said: Said, now: Instant, out: &mut Vec<u8>) {
         match said.what {
             What::Entry(entry) if said.stale => self.own.finish_landed(Landed::Stale(entry), out),
-            What::Entry(entry) => self.own.finish(&Outcome::Kept(entry), out),
+            What::Entry(entry) => self.own.finish_kept(&entry, now, out),
             What::Outcome(outcome) => self.own.finish(&outcome, out),
             What::Nothing => self.own.finish(&Outcome::aborted(), out),
         }

@@ -43,7 +43,7 @@ struct Options {
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Only these cells: hot-saturated, hot-20k, ndots-saturated, ndots-20k, cold-saturated, and of search lists
-    /// search-names, search-mix, search-hits (may be repeated).
+    /// search-names, search-saturated, search-4k, search-hits (may be repeated).
     #[arg(long, value_name = "CELL")]
     cell: Vec<String>,
     /// Another build of dnslet (an older one, or the static one of the image), measured beside this one.

@@ -1,6 +1,6 @@
-//! Pods that look names up on a timetable: sixteen of them, each with a socket and a loopback address of its own, four
-//! to a namespace, driven by one thread that never sleeps. A lookup counts from the time it was due until its stub
-//! resolver has a result.
+//! Pods that look names up, on a timetable or so many at a time: sixteen of them, each with a socket and a loopback
+//! address of its own, four to a namespace, driven by one thread that never sleeps. A lookup counts from the time it was
+//! due until its stub resolver has a result.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dnslet::sys::clock;
 
 use crate::histogram::Histogram;
+use crate::load::Pace;
 use crate::stub::{Lookup, Name, Next, Search};
 use crate::sys::{self, BATCH, Batch};
 use crate::workload::NAMESPACES;
@@ -21,18 +22,20 @@ const SLOTS: u16 = 1 << SLOT_BITS;
 const PATIENCE: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: u64 = 50_000_000;
 
-/// One run against one agent: each name once.
+/// One run against one agent: each name once, as long as there is time.
 pub(crate) struct Plan<'a> {
     pub(crate) target: SocketAddr,
     pub(crate) names: &'a [Name],
-    /// Lookups a second.
-    pub(crate) rate: u64,
-    /// Lookups that are due in this time are not measured.
+    /// Of lookups, not of queries.
+    pub(crate) pace: Pace,
+    /// Lookups that begin in this time are not measured.
     pub(crate) ramp: Duration,
+    /// How long it goes on then.
+    pub(crate) measure: Duration,
 }
 
-/// What came of it. `finished` and `queries` are of the measured time; latencies and failures of the lookups that were
-/// due in it.
+/// What came of it. `finished` and `queries` are of the measured time; latencies and failures of the lookups that
+/// began in it.
 pub(crate) struct Outcome<R> {
     pub(crate) finished: u64,
     pub(crate) queries: u64,
@@ -54,9 +57,11 @@ pub(crate) fn run<R>(plan: &Plan<'_>, mut probe: impl FnMut() -> io::Result<R>) 
     }
     (run.finished, run.queries) = (0, 0);
     let before = probe()?;
-    while !run.all_due() {
+    let end = ramp + plan.measure.as_nanos() as u64;
+    while run.now() < end {
         run.turn()?;
     }
+    run.over = true;
     let after = probe()?;
     let (finished, queries) = (run.finished, run.queries);
     while run.under_way > 0 {
@@ -72,6 +77,8 @@ struct Run<'a> {
     start: Instant,
     swept: u64,
     issued: usize,
+    /// No lookup begins any more.
+    over: bool,
     under_way: usize,
     finished: u64,
     queries: u64,
@@ -103,6 +110,7 @@ impl<'a> Run<'a> {
             start: clock::now(),
             swept: 0,
             issued: 0,
+            over: false,
             under_way: 0,
             finished: 0,
             queries: 0,
@@ -115,12 +123,17 @@ impl<'a> Run<'a> {
         (clock::now() - self.start).as_nanos() as u64
     }
 
-    fn due(&self) -> u64 {
-        self.issued as u64 * 1_000_000_000 / self.plan.rate
-    }
-
-    fn all_due(&self) -> bool {
-        self.issued == self.plan.names.len()
+    /// When the next lookup should have begun, if that has come.
+    fn due(&self, now: u64) -> Option<u64> {
+        if self.over || self.issued == self.plan.names.len() {
+            return None;
+        }
+        let due = match self.plan.pace {
+            Pace::PerSecond(rate) => self.issued as u64 * 1_000_000_000 / rate,
+            Pace::Window(window) if self.under_way < window => now,
+            Pace::Window(_) => return None,
+        };
+        (due <= now).then_some(due)
     }
 
     fn measures(&self, since: u64) -> bool {
@@ -130,8 +143,8 @@ impl<'a> Run<'a> {
     /// Starts what is due and takes what has come.
     fn turn(&mut self) -> io::Result<()> {
         let now = self.now();
-        while !self.all_due() && self.due() <= now {
-            self.begin();
+        while let Some(due) = self.due(now) {
+            self.begin(due);
         }
         let mut idle = true;
         for i in 0..PODS {
@@ -149,8 +162,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn begin(&mut self) {
-        let (i, due) = (self.issued % PODS, self.due());
+    fn begin(&mut self, due: u64) {
+        let i = self.issued % PODS;
         let lookup = Lookup::new(&self.plan.names[self.issued], &self.searches[i % NAMESPACES]);
         self.issued += 1;
         let pod = &mut self.pods[i];

@@ -1,5 +1,5 @@
-//! What applications on a node look up, on a timetable, through the stub's rules: queries, upstream queries and CPU per
-//! lookup, and how long a lookup takes as a whole.
+//! What applications on a node look up, through the stub's rules: queries, upstream queries and CPU per lookup, and how
+//! long a lookup takes as a whole.
 
 use std::fmt::Write as _;
 use std::io;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Findings, MODES, SHIPPED, start};
 use crate::histogram::Histogram;
+use crate::load::Pace;
 use crate::pods::{self, Plan};
 use crate::report::{Target, median, micros};
 use crate::servers::Server;
@@ -15,8 +16,12 @@ use crate::stub::Name;
 use crate::usage::Cpu;
 use crate::workload::{NAMESPACES, Random, SERVICES, Zipf};
 
-/// Lookups a second.
-const RATE: u64 = 2000;
+/// Lookups a second: without autopath, some 20,000 queries.
+const RATE: u64 = 4000;
+/// Lookups under way at saturation.
+const WINDOW: usize = 64;
+/// More lookups than any server does in a second.
+const MOST: u64 = 200_000;
 /// External names that are looked up again and again.
 const EXTERNAL: usize = 250;
 /// The share of upstream queries, and of CPU, that must be saved.
@@ -25,6 +30,7 @@ const CPU_SAVED: f64 = 0.5;
 
 /// One agent, once; all but latencies and failures per lookup.
 struct Sample {
+    per_second: f64,
     client: f64,
     upstream: f64,
     /// Microseconds.
@@ -36,19 +42,53 @@ struct Sample {
     failed: u64,
 }
 
-pub(super) fn measure(directory: &Path, quick: bool, rounds: usize) -> io::Result<Findings> {
-    let agents = start(&SHIPPED, directory)?;
-    // Five seconds: after so long each name of the cluster has been asked anew.
-    let (ramp, measure) = if quick { (200, 500) } else { (1000, 5000) };
-    let mut samples = [Vec::new(), Vec::new()];
-    for round in 0..rounds {
-        let names = draw(round, RATE as usize * (ramp + measure) as usize / 1000);
-        for (agent, samples) in agents.iter().zip(&mut samples) {
-            let ramp = Duration::from_millis(ramp);
-            samples.push(sample(agent, &names, ramp)?);
+/// How fast lookups come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speed {
+    Saturated,
+    Paced,
+}
+
+impl Speed {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Saturated => "search-saturated",
+            Self::Paced => "search-4k",
         }
     }
-    Ok(Findings { table: table(&samples, &agents[1])?, targets: targets(&samples), json: json(&samples) })
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Saturated => "lookups of applications at saturation (half Services, half external), per lookup",
+            Self::Paced => "lookups of applications, 4,000 a second, per lookup",
+        }
+    }
+
+    /// The pace, and the time that is measured, in milliseconds: at a pace, until each name of the cluster has been asked
+    /// for anew.
+    fn plan(self) -> (Pace, u64) {
+        match self {
+            Self::Saturated => (Pace::Window(WINDOW), 2000),
+            Self::Paced => (Pace::PerSecond(RATE), 5000),
+        }
+    }
+}
+
+pub(super) fn measure(speed: Speed, directory: &Path, quick: bool, rounds: usize) -> io::Result<Findings> {
+    let agents = start(&SHIPPED, directory)?;
+    let (pace, measure) = speed.plan();
+    let (ramp, measure) = if quick { (200, 500) } else { (1000, measure) };
+    let a_second = if speed == Speed::Paced { RATE } else { MOST };
+    let mut samples = [Vec::new(), Vec::new()];
+    for round in 0..rounds {
+        let names = draw(round, (a_second * (ramp + measure) / 1000) as usize);
+        for (agent, samples) in agents.iter().zip(&mut samples) {
+            let [ramp, measure] = [ramp, measure].map(Duration::from_millis);
+            let plan = Plan { target: agent.address, names: &names, pace, ramp, measure };
+            samples.push(sample(agent, &plan)?);
+        }
+    }
+    Ok(Findings { table: table(speed, &samples, &agents[1])?, targets: targets(speed, &samples), json: json(&samples) })
 }
 
 /// What `count` lookups are for; each is by a pod of the next namespace in turn. Half are Services: of ten, seven of the
@@ -89,9 +129,8 @@ fn external(tag: &str, i: usize) -> Name {
     }
 }
 
-fn sample(agent: &Server, names: &[Name], ramp: Duration) -> io::Result<Sample> {
-    let plan = Plan { target: agent.address, names, rate: RATE, ramp };
-    let outcome = pods::run(&plan, || {
+fn sample(agent: &Server, plan: &Plan<'_>) -> io::Result<Sample> {
+    let outcome = pods::run(plan, || {
         let answerer = agent.upstream_cpu_time()?;
         Ok((Cpu::of(&agent.processes)?, agent.upstream_queries(), answerer))
     })?;
@@ -100,6 +139,7 @@ fn sample(agent: &Server, names: &[Name], ramp: Duration) -> io::Result<Sample> 
     let used = after.0 - before.0;
     let cpu = used.nanos as f64 / 1000.0 / lookups;
     Ok(Sample {
+        per_second: lookups / plan.measure.as_secs_f64(),
         client: outcome.queries as f64 / lookups,
         upstream: (after.1 - before.1) as f64 / lookups,
         cpu,
@@ -110,13 +150,13 @@ fn sample(agent: &Server, names: &[Name], ramp: Duration) -> io::Result<Sample> 
     })
 }
 
-fn table(samples: &[Vec<Sample>; 2], on: &Server) -> io::Result<String> {
-    let mut out =
-        format!("\nndots mix of applications: {RATE} lookups a second, half Services, half external, per lookup\n");
+fn table(speed: Speed, samples: &[Vec<Sample>; 2], on: &Server) -> io::Result<String> {
+    let mut out = format!("\n{}\n", speed.title());
     let _ = writeln!(
         out,
-        "  {:<10}{:>9}{:>10}{:>9}{:>8}{:>8}{:>13}{:>9}{:>9}{:>10}{:>8}",
+        "  {:<10}{:>10}{:>9}{:>10}{:>9}{:>8}{:>8}{:>13}{:>9}{:>9}{:>10}{:>8}",
         "autopath",
+        "lookups/s",
         "queries",
         "upstream",
         "cpu us",
@@ -133,7 +173,8 @@ fn table(samples: &[Vec<Sample>; 2], on: &Server) -> io::Result<String> {
         let latency = |share: f64| value(&|sample| micros(sample.latency.quantile(share)));
         let _ = writeln!(
             out,
-            "  {mode:<10}{:>9.2}{:>10.3}{:>9.2}{:>8.2}{:>8.2}{:>13.2}{:>9.1}{:>9.1}{:>10.1}{:>8}",
+            "  {mode:<10}{:>10.0}{:>9.2}{:>10.3}{:>9.2}{:>8.2}{:>8.2}{:>13.2}{:>9.1}{:>9.1}{:>10.1}{:>8}",
+            value(&|sample| sample.per_second),
             value(&|sample| sample.client),
             value(&|sample| sample.upstream),
             value(&|sample| sample.cpu),
@@ -165,10 +206,11 @@ fn failed(samples: &[Sample]) -> u64 {
     samples.iter().map(|sample| sample.failed).sum()
 }
 
-fn targets(samples: &[Vec<Sample>; 2]) -> Vec<Target> {
+fn targets(speed: Speed, samples: &[Vec<Sample>; 2]) -> Vec<Target> {
+    let cell = speed.name();
     let fall = |what: &str, least: f64, is: f64| Target {
         text: format!(
-            "search-mix, {what} per lookup: falls by at least {:.0} %, falls by {:.1} %",
+            "{cell}, {what} per lookup: falls by at least {:.0} %, falls by {:.1} %",
             least * 100.0,
             is * 100.0
         ),
@@ -179,7 +221,7 @@ fn targets(samples: &[Vec<Sample>; 2]) -> Vec<Target> {
         fall("upstream queries", UPSTREAM_SAVED, saved(samples, |sample| sample.upstream)),
         fall("CPU", CPU_SAVED, saved(samples, |sample| sample.cpu)),
         Target {
-            text: format!("search-mix: no lookup lost or with another result, were {failed}"),
+            text: format!("{cell}: no lookup lost or with another result, were {failed}"),
             met: Some(failed == 0),
         },
     ]
@@ -189,7 +231,7 @@ fn json(samples: &[Vec<Sample>; 2]) -> serde_json::Value {
     let rows = MODES.iter().zip(samples).flat_map(|(mode, samples)| {
         samples.iter().enumerate().map(move |(round, sample)| {
             serde_json::json!({
-                "autopath": mode, "round": round, "queries": sample.client, "upstream": sample.upstream,
+                "autopath": mode, "round": round, "lookups_per_second": sample.per_second, "queries": sample.client, "upstream": sample.upstream,
                 "cpu_us": sample.cpu, "user_us": sample.user, "upstream_cpu_us": sample.answerer,
                 "p50_us": micros(sample.latency.quantile(0.5)), "p99_us": micros(sample.latency.quantile(0.99)),
                 "p999_us": micros(sample.latency.quantile(0.999)), "failed": sample.failed,

@@ -12,6 +12,7 @@ use std::path::Path;
 use crate::answerer::Cluster;
 use crate::report::Target;
 use crate::servers::{Server, Setup};
+use mix::Speed;
 
 /// What the two agents are called, in the order in which everything here comes.
 const MODES: [&str; 2] = ["off", "on"];
@@ -37,17 +38,19 @@ const SHIPPED: [Setup; 2] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Names,
-    Mix,
+    Saturated,
+    Paced,
     Hits,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 3] = [Self::Names, Self::Mix, Self::Hits];
+    pub(crate) const ALL: [Self; 4] = [Self::Names, Self::Saturated, Self::Paced, Self::Hits];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Names => "search-names",
-            Self::Mix => "search-mix",
+            Self::Saturated => Speed::Saturated.name(),
+            Self::Paced => Speed::Paced.name(),
             Self::Hits => "search-hits",
         }
     }
@@ -64,7 +67,8 @@ pub(crate) struct Findings {
 pub(crate) fn measure(part: Part, directory: &Path, quick: bool, rounds: usize) -> io::Result<Findings> {
     match part {
         Part::Names => names::measure(directory, quick),
-        Part::Mix => mix::measure(directory, quick, rounds),
+        Part::Saturated => mix::measure(Speed::Saturated, directory, quick, rounds),
+        Part::Paced => mix::measure(Speed::Paced, directory, quick, rounds),
         Part::Hits => hits::measure(directory, quick, rounds),
     }
 }

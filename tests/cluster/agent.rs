@@ -20,11 +20,22 @@ pub struct Install {
     pub directory: PathBuf,
 }
 
+/// How the block of the cluster's zone keeps answers.
+pub const CACHE: &str = "    cache 30\n";
+/// The same, and search lists are walked.
+pub const CACHE_AND_AUTOPATH: &str = "    cache {\n        success 9984 30\n        denial 9984 5\n        \
+                                      denial_cut cluster.local\n    }\n    autopath @query {\n        search .\n    }\n";
+
 impl Install {
     /// Starts the agent on the link-local address, its IPv6 twin and the Service IP. It writes to one log over its runs.
     pub fn start(&self) -> Agent {
+        self.start_with(CACHE)
+    }
+
+    /// The same with these lines in the block of the cluster's zone.
+    pub fn start_with(&self, lines: &str) -> Agent {
         let corefile = self.directory.join("Corefile");
-        fs::write(&corefile, corefile_text()).expect("a writable directory");
+        fs::write(&corefile, corefile_text(lines)).expect("a writable directory");
         let log = || File::options().create(true).append(true).open(self.log_file()).expect("a writable directory");
         let keeper = Command::new(&self.program)
             .arg("-localip")
@@ -99,15 +110,15 @@ fn parent(process: &Path) -> Option<String> {
     status.lines().find_map(|line| line.strip_prefix("PPid:")).map(|number| number.trim().to_owned())
 }
 
-fn corefile_text() -> String {
+fn corefile_text(lines: &str) -> String {
     let servers: Vec<String> =
         CLUSTER_DNS.iter().map(ToString::to_string).chain(CLUSTER_DNS_V6.iter().map(ToString::to_string)).collect();
     let block = |zone: &str, more: &str| {
         format!(
-            "{zone}:53 {{\n    bind {LINK_LOCAL} {LINK_LOCAL_V6} {SERVICE}\n    errors\n    cache 30\n    \
-             forward . {}\n{more}}}\n",
+            "{zone}:53 {{\n    bind {LINK_LOCAL} {LINK_LOCAL_V6} {SERVICE}\n    errors\n{more}    forward . {}\n}}\n",
             servers.join(" ")
         )
     };
-    format!("{}{}", block("cluster.local", &format!("    health {LINK_LOCAL}:8080\n")), block(".", ""))
+    let own = format!("    health {LINK_LOCAL}:8080\n{lines}");
+    format!("{}{}", block("cluster.local", &own), block(".", CACHE))
 }

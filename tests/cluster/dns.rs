@@ -1,5 +1,6 @@
-//! The cluster's DNS: servers that answer every A and AAAA question at once and count them. Their answers are
-//! authoritative and dnslet's never are, so a client can tell who answered.
+//! The cluster's DNS: servers that answer every A and AAAA question at once and count them; only external names with a
+//! suffix of the cluster's do not exist. Their answers are authoritative and dnslet's never are, so a client can tell who
+//! answered.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,6 +13,8 @@ use super::host::Host;
 
 /// Seconds that an answer may be kept.
 const TTL: u32 = 30;
+/// Seconds that a denial may be kept, as CoreDNS has it.
+const DENIAL_TTL: u32 = 5;
 
 pub struct ClusterDns {
     queries: Arc<AtomicUsize>,
@@ -94,10 +97,23 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
         [0, 28, 0, 1] => &[0xfd, 0x96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7],
         _ => &[],
     };
-    let count = u8::from(!data.is_empty());
+    let name = &query[12..end - 4];
+    let missing = name.ends_with(b"\x07cluster\x05local\0") && name.windows(4).any(|label| label == b"\x03com");
+    let count = u8::from(!missing && !data.is_empty());
     // QR, AA and the client's RD; RA.
-    let mut reply = vec![query[0], query[1], 0x84 | query[2] & 1, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
+    let mut reply = vec![query[0], query[1], 0x84 | query[2] & 1, 0x80, 0, 1, 0, count, 0, 1 - count, 0, 0];
     reply.extend(&query[12..end]);
+    if missing {
+        reply[3] |= 3;
+    }
+    if count == 0 {
+        // The SOA of the zone, or of the root: two names that are the root and five numbers, the last a TTL.
+        reply.extend(if missing { [0xc0, u8::try_from(end - 4 - 15).ok()?].to_vec() } else { vec![0] });
+        reply.extend([0, 6, 0, 1]);
+        reply.extend(DENIAL_TTL.to_be_bytes());
+        reply.extend([0, 22, 0, 0]);
+        reply.extend([1, 7200, 1800, 86400, DENIAL_TTL].map(u32::to_be_bytes).concat());
+    }
     if count == 1 {
         reply.extend([0xc0, 12]);
         reply.extend(&query[end - 4..end]);

@@ -54,6 +54,18 @@ pub fn ask_within(server: IpAddr, name: &str, transport: Transport, patience: Du
     }
 }
 
+/// Whether the name has records of the type, by a server that answers in any way.
+pub fn has(server: IpAddr, name: &str, qtype: u16) -> io::Result<bool> {
+    let reply = over_udp(SocketAddr::new(server, 53), &question_of(name, qtype), PATIENCE)?;
+    match reply.get(2..8) {
+        // QR, RCODE, the count of answers.
+        Some([flags, rcode, _, _, high, low]) if flags & 0x80 != 0 && matches!(rcode & 15, 0 | 3) => {
+            Ok(rcode & 15 == 0 && [*high, *low] != [0, 0])
+        }
+        _ => Err(io::Error::other(format!("no answer to the question: {reply:02x?}"))),
+    }
+}
+
 fn over_udp(server: SocketAddr, query: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
@@ -79,12 +91,18 @@ fn over_tcp(server: SocketAddr, query: &[u8], patience: Duration) -> io::Result<
 }
 
 fn question(name: &str) -> Vec<u8> {
+    question_of(name, 1)
+}
+
+fn question_of(name: &str, qtype: u16) -> Vec<u8> {
     let [high, low]: [u8; 2] = rand::random();
     let mut query = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.').filter(|label| !label.is_empty()) {
         query.push(u8::try_from(label.len()).expect("a label of at most 63 octets"));
         query.extend(label.bytes());
     }
-    query.extend([0, 0, 1, 0, 1]);
+    query.push(0);
+    query.extend(qtype.to_be_bytes());
+    query.extend([0, 1]);
     query
 }

@@ -7,6 +7,7 @@
 mod cluster;
 mod cost;
 mod namespace;
+mod search;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use cluster::agent::{Agent, Install};
+use cluster::agent::{Agent, CACHE, CACHE_AND_AUTOPATH, Install};
 use cluster::lookup::{self, Transport, Who};
 use cluster::{ASKED, Cluster, LINK_LOCAL, LINK_LOCAL_V6, NAME, SERVICE};
 use cost::Cost;
@@ -53,10 +54,15 @@ fn show(directory: &std::path::Path) -> Result<()> {
          its Service IP is {SERVICE}, translated as kube-proxy does it. No root, nothing outside of this process.\n",
         DISTANCE.as_secs_f64() * 1000.0
     );
-    let before = NAMES.map(|name| Cost::measure(&cluster, name));
-    let mut agent = start(&install, &cluster)?;
-    let after = NAMES.map(|name| Cost::measure(&cluster, name));
-    cost::print(NAMES, before, after)?;
+    let before = (NAMES.map(|name| Cost::measure(&cluster, name)), search::Cost::measure(&cluster)?);
+    let mut agent = start(&install, &cluster, CACHE)?;
+    let after = (NAMES.map(|name| Cost::measure(&cluster, name)), search::Cost::measure(&cluster)?);
+    agent.stop()?;
+    agent = start(&install, &cluster, CACHE_AND_AUTOPATH)?;
+    let walked = search::Cost::measure(&cluster)?;
+    cost::print(NAMES, before.0, after.0)?;
+    println!();
+    search::print(&before.1, &after.1, &walked);
 
     println!("\n{:36}{LINK_LOCAL:<16}{LINK_LOCAL_V6:<20}{SERVICE}", "Who answers, at which address");
     row("dnslet runs", &cluster)?;
@@ -64,7 +70,7 @@ fn show(directory: &std::path::Path) -> Result<()> {
     agent.kill()?;
     let waited = until_answered(&cluster, killed)?;
     row("dnslet is killed (SIGKILL)", &cluster)?;
-    agent = start(&install, &cluster)?;
+    agent = start(&install, &cluster, CACHE_AND_AUTOPATH)?;
     row("dnslet is started again", &cluster)?;
     agent.stop()?;
     row("dnslet is stopped (SIGTERM)", &cluster)?;
@@ -86,9 +92,9 @@ fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Starts the agent and waits until it answers everybody.
-fn start(install: &Install, cluster: &Cluster) -> Result<Agent> {
-    let (mut agent, start) = (install.start(), clock::now());
+/// Starts the agent with these lines for the cluster's zone and waits until it answers everybody.
+fn start(install: &Install, cluster: &Cluster, lines: &str) -> Result<Agent> {
+    let (mut agent, start) = (install.start_with(lines), clock::now());
     loop {
         if let Some(status) = agent.ended()? {
             bail!("the agent ended by itself ({status})");

@@ -35,7 +35,7 @@ impl Resolver {
         };
         let quota = &self.lines[asked.route].quotas[usize::from(lifetime.class == Class::Denial)];
         let entry = Arc::new(Entry::new(response, &lifetime, now, quota));
-        self.keep(asked, lifetime.whole_name && !asked.one_type, &entry);
+        self.keep(asked, lifetime.whole_name, &entry);
         Outcome::Kept(entry)
     }
 
@@ -63,6 +63,10 @@ impl Resolver {
     }
 
     fn keep(&self, asked: &Asked, whole_name: bool, entry: &Arc<Entry>) {
+        if whole_name && asked.one_type {
+            // It says no less than a denial of the whole name that is there already.
+            return self.cache.store(asked.exact.clone(), entry.clone());
+        }
         if whole_name {
             // The name is gone, and with it what the type had: it must not come back as a stale answer.
             self.cache.remove(&asked.exact.as_ref());

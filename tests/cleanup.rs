@@ -5,13 +5,13 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::namespace::{add_address, entered};
+use crate::support::program::dnslet;
 
 /// The exit code, and the lines on standard output and standard error.
 fn cleanup(arguments: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_dnslet")).arg("cleanup").args(arguments).output().expect("the binary");
-    let lines = |text: &[u8]| String::from_utf8_lossy(text).lines().map(str::to_owned).collect();
-    (output.status.code(), lines(&output.stdout), lines(&output.stderr))
+    let (code, told, complaint) = dnslet(&[&["cleanup"], arguments].concat());
+    let lines = |text: String| text.lines().map(str::to_owned).collect();
+    (code, lines(told), lines(complaint))
 }
 
 fn shell(line: &str) -> String {

@@ -1,25 +1,16 @@
 //! `dnslet doctor`, as an operator sees it.
 
-use std::process::{Command, Output};
-
 use nix::sys::signal::Signal;
 
 use crate::support::address::DNS;
 use crate::support::namespace::{add_address, entered};
+use crate::support::program::{assert_has, dnslet};
 use crate::support::{Agent, Upstream, time};
 
 fn doctor(arguments: &[&str]) -> (Option<i32>, String) {
-    let Output { status, stdout, stderr } =
-        Command::new(env!("CARGO_BIN_EXE_dnslet")).arg("doctor").args(arguments).output().expect("the binary");
-    assert!(stderr.is_empty(), "{}", String::from_utf8_lossy(&stderr));
-    (status.code(), String::from_utf8(stdout).expect("text"))
-}
-
-#[track_caller]
-fn assert_has(report: &str, lines: &[&str]) {
-    for line in lines {
-        assert!(report.contains(line), "{line} is missing in:\n{report}");
-    }
+    let (code, report, complaint) = dnslet(&[&["doctor"], arguments].concat());
+    assert_eq!(complaint, "", "{report}");
+    (code, report)
 }
 
 #[test]
@@ -94,11 +85,9 @@ fn the_doctor_tells_that_every_upstream_is_down() {
 
 #[test]
 fn the_doctor_needs_no_corefile_and_refuses_flags_that_do_not_exist() {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_dnslet")).args(["doctor", "-localipp", "::1"]).output().expect("it runs");
-    assert_eq!(output.status.code(), Some(1));
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(complaint.contains("-localipp"), "{complaint}");
+    let (code, _, complaint) = dnslet(&["doctor", "-localipp", "::1"]);
+    assert_eq!(code, Some(1));
+    assert_has(&complaint, &["-localipp"]);
     // The address of a documentation network is on no node.
     let (code, report) = doctor(&["-localip", "2001:db8::53"]);
     assert_eq!(code, Some(1), "{report}");

@@ -1,10 +1,10 @@
 //! `dnslet explain`, as an operator sees it: beside nsd as the cluster's DNS and knot as the rest of the world.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use crate::support::address::Address;
 use crate::support::process::{Directory, Process};
+use crate::support::program::{assert_has, dnslet};
 use crate::support::{Upstream, peers};
 
 /// A Corefile of two blocks, and the servers behind them.
@@ -39,10 +39,7 @@ impl World {
 }
 
 fn explain(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_dnslet")).arg("explain").args(arguments).output().expect("the binary");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    dnslet(&[&["explain"], arguments].concat())
 }
 
 /// The lines of one part: `1. A name SAID; ...` without what comes behind the semicolon, and all others.
@@ -55,13 +52,6 @@ fn part(text: &str, heading: &str) -> Vec<String> {
         _ => line.trim().to_owned(),
     };
     lines.map(short).collect()
-}
-
-#[track_caller]
-fn assert_has(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part} is missing in:\n{text}");
-    }
 }
 
 #[test]

@@ -1,28 +1,19 @@
 //! `dnslet status` and `dnslet top`, as an operator sees them.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::process::kill;
-use crate::support::{Agent, time};
+use nix::sys::signal::Signal;
 
-/// Exit code, standard output and standard error.
-fn dnslet(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_dnslet")).args(arguments).output().expect("the binary");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
-
-#[track_caller]
-fn assert_has(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part} is missing in:\n{text}");
-    }
-}
+use crate::support::Agent;
+use crate::support::process::{Directory, Process};
+use crate::support::program::{assert_has, dnslet};
 
 /// Answers every connection with these octets, and then does nothing more for as long as it is held, or hangs up.
 fn endpoint(octets: impl Fn(usize) -> Vec<u8> + Send + 'static, hold: bool) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -127,28 +118,37 @@ fn top_goes_on_over_a_restart_and_an_agent_that_is_gone() {
     assert!(!lines[3].starts_with("queries 0.0/s, "), "{lines:?}");
 }
 
+/// `top` of this agent for as long as nobody ends it: alone, or inside this shell line, where it is `"$@"`. Whoever started
+/// the tests may ignore interrupts, and programs inherit that.
+fn endless_top(agent: &Agent, shell: Option<&str>) -> Process {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT"]);
+    if let Some(line) = shell {
+        command.args(["sh", "-c", line, "sh"]);
+    }
+    command.args([env!("CARGO_BIN_EXE_dnslet"), "top", "-interval", "100ms", "-metrics-listen-address"]);
+    command.arg(agent.metrics_address().to_string());
+    Process::start("dnslet top", command, Directory::new())
+}
+
 #[test]
 fn top_ends_when_nobody_reads_any_more() {
     let agent = Agent::root("whoami");
-    let metrics = agent.metrics_address().to_string();
-    let mut top = Command::new(env!("CARGO_BIN_EXE_dnslet"))
-        .args(["top", "-interval", "100ms", "-metrics-listen-address", &metrics])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary");
-    let mut output = top.stdout.take().expect("piped");
-    output.read_exact(&mut [0; 1]).expect("a line");
-    drop(output);
-    let status = time::until("the end of top", || top.try_wait().expect("our own child"));
-    assert_eq!(status.code(), Some(0));
-    let mut top = Command::new(env!("CARGO_BIN_EXE_dnslet"))
-        .args(["top", "-interval", "100ms", "-metrics-listen-address", &metrics])
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("the binary");
-    kill(top.id(), nix::sys::signal::Signal::SIGINT);
-    let status = time::until("the end of top", || top.try_wait().expect("our own child"));
-    assert!(!status.success(), "an interrupt ends it");
+    let mut top = endless_top(&agent, Some("{ \"$@\"; echo \"ended with $?\" >&2; } | head -n 1"));
+    top.wait();
+    assert_has(&top.log(), &["queries ", "ended with 0\n"]);
+}
+
+#[test]
+fn top_ends_when_it_is_told_to() {
+    let agent = Agent::root("whoami");
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut top = endless_top(&agent, None);
+        top.wait_for_log("queries ");
+        top.signal(signal);
+        let status = top.wait();
+        assert_eq!(status.signal(), Some(signal as i32), "{status}");
+    }
 }
 
 #[test]
@@ -195,4 +195,39 @@ fn flags_of_top_are_its_own() {
     let usage = dnslet(&["-h"]).1;
     assert_has(&usage, &["dnslet status [flags]", "dnslet top [flags]"]);
     assert!(!usage.contains("-interval <"), "it is no flag of a start");
+}
+
+#[test]
+fn what_cannot_be_written_is_a_failure_unless_nobody_reads() {
+    let agent = Agent::root("whoami");
+    let (metrics, directory) = (agent.metrics_address().to_string(), &agent.directory);
+    let corefile = directory.path().join("Corefile").display().to_string();
+    let bad = directory.write("bad", ". {\n nonsense\n}\n").display().to_string();
+    let run = |output: Stdio, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dnslet"));
+        command.args(arguments).stdout(output).stderr(Stdio::piped());
+        let output = command.spawn().and_then(Child::wait_with_output).expect("the built binary");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    let healthy = ["-metrics-listen-address", metrics.as_str()];
+    for (arguments, code) in [
+        (&[&["status"], &healthy[..]].concat()[..], 0),
+        (&[&["top", "-n", "1", "-interval", "100ms"], &healthy[..]].concat(), 0),
+        (&["explain", "www.example.org.", "-ns", "shop", "-conf", &corefile], 0),
+        (&["check", "-conf", &corefile], 0),
+        (&["check", "-conf", &bad], 1),
+        (&["doctor", "-localip", "192.0.2.1"], 1),
+        (&["-h"], 0),
+        (&["-plugins"], 0),
+    ] {
+        let full = File::options().write(true).open("/dev/full").expect("a device that takes nothing");
+        let (lost, complaint) = run(full.into(), arguments);
+        assert_eq!(lost, Some(1), "{arguments:?}: {complaint}");
+        assert_has(&complaint, &["dnslet: what was asked cannot be written: No space left on device"]);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (gone, complaint) = run(writer.into(), arguments);
+        assert_eq!(gone, Some(code), "{arguments:?}: {complaint}");
+        assert!(!complaint.contains("cannot be written"), "{arguments:?}: {complaint}");
+    }
 }

@@ -18,12 +18,11 @@ pub(super) fn check(options: &Options) -> ExitCode {
     match loaded {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| super::complain(&format!("warning: {warning}")));
-            super::say("ok\n");
-            ExitCode::SUCCESS
+            super::say("ok\n", ExitCode::SUCCESS)
         }
         Err(refused) => {
             match refused {
-                Refused::Corefile(faults) => super::say(&faults.rendered),
+                Refused::Corefile(faults) => return super::say(&faults.rendered, ExitCode::FAILURE),
                 Refused::Source(error) => super::complain(&error.to_string()),
             }
             ExitCode::FAILURE

@@ -40,14 +40,12 @@ pub(super) fn cleanup(what: &Cleanup) -> ExitCode {
 }
 
 fn tell(removed: &Removed) -> ExitCode {
-    removed.things.iter().for_each(|thing| super::say(&format!("removed {thing}\n")));
+    let mut told: String = removed.things.iter().map(|thing| format!("removed {thing}\n")).collect();
     removed.unseen.iter().for_each(|unseen| super::complain(unseen));
     removed.troubles.iter().for_each(|trouble| super::complain(&trouble.text));
-    if !removed.troubles.is_empty() {
-        return ExitCode::FAILURE;
+    let failed = !removed.troubles.is_empty();
+    if told.is_empty() && !failed {
+        told.push_str("nothing to remove\n");
     }
-    if removed.things.is_empty() {
-        super::say("nothing to remove\n");
-    }
-    ExitCode::SUCCESS
+    super::say(&told, if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

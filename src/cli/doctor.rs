@@ -59,11 +59,11 @@ pub(super) fn doctor(flags: &Flags) -> ExitCode {
         Err(code) => return code,
     };
     let findings = findings(&examined);
-    super::say(&rendered(&findings));
-    match findings.iter().any(|finding| finding.verdict == Verdict::Problem) {
+    let code = match findings.iter().any(|finding| finding.verdict == Verdict::Problem) {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
-    }
+    };
+    super::say(&rendered(&findings), code)
 }
 
 async fn examine(flags: &Flags) -> Examined {

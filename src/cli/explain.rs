@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Parser;
 use tokio::task::LocalSet;
 
-use super::{flags, options};
+use super::{Unheard, flags, options};
 use crate::dns::name::MAX_NAME;
 use crate::dns::{Name, NameError, Type};
 use crate::life::aside::{self, Aside, Subject};
@@ -124,32 +124,52 @@ pub(super) fn explain(question: &Question) -> ExitCode {
     match LocalSet::new().block_on(&runtime, run(question, &routes)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(why) => {
+        Err(Stop::Unheard(unheard)) => unheard.into(),
+        Err(Stop::Unknown(why)) => {
             super::complain(&why);
             ExitCode::from(USAGE)
         }
     }
 }
 
-/// Whether the name resolves; the error is a sentence for the operator.
-async fn run(question: &Question, routes: &Routes) -> Result<bool, String> {
+/// Why an explanation ends before its end.
+enum Stop {
+    /// With a sentence for the operator.
+    Unknown(String),
+    Unheard(Unheard),
+}
+
+impl From<String> for Stop {
+    fn from(why: String) -> Stop {
+        Stop::Unknown(why)
+    }
+}
+
+impl From<Unheard> for Stop {
+    fn from(unheard: Unheard) -> Stop {
+        Stop::Unheard(unheard)
+    }
+}
+
+/// Whether the name resolves.
+async fn run(question: &Question, routes: &Routes) -> Result<bool, Stop> {
     let aside = Aside::read(routes).await?;
     let plain = aside.subject(&without_autopath(routes), &question.options)?;
     let walking = aside.subject(routes, &question.options)?;
     let place = Place::of(question, routes, &walking);
     let lookup = Lookup { types: question.types.clone(), list: names(question, &place), listen: place.listen };
     let report = Report { question, routes, place: &place, lookup: &lookup };
-    super::say(&report.head());
+    super::tell(&report.head())?;
     let without = lookup.run(&plain).await;
-    super::say(&report.plain(&without.0, without.1));
+    super::tell(&report.plain(&without.0, without.1))?;
     let Some(route) = place.route else {
-        super::say(&report.off());
+        super::tell(&report.off())?;
         return Ok(without.1 == End::Found);
     };
     let with = lookup.run(&walking).await;
     let behind = behind(&walking, &with.0).await;
-    super::say(&report.walked(route, &with.0, with.1));
-    super::say(&report.sum((&without.0, without.1), (&with.0, with.1), behind));
+    super::tell(&report.walked(route, &with.0, with.1))?;
+    super::tell(&report.sum((&without.0, without.1), (&with.0, with.1), behind))?;
     Ok(with.1 == End::Found)
 }
 

@@ -17,7 +17,7 @@
 //! numbers of two descriptors. It is no command for people.
 //!
 //! Exit codes: 0 stopped as asked (or `check` and `doctor` found nothing), 1 could not start (or they found something, or
-//! `cleanup` could not remove something), 2 on a second interrupt. Messages for the operator go to standard error;
+//! `cleanup` could not remove something, or what was asked could not be written), 2 on a second interrupt. Messages for the operator go to standard error;
 //! standard output is for logs and for what was asked (`-h`, `-version`, `-plugins`, and the subcommands). This room never
 //! opens a socket and is imported by nobody.
 
@@ -80,10 +80,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Status(flags)) => status::status(&flags),
         Ok(Command::Top(flags)) => top::top(&flags),
         Ok(Command::Explain(question)) => explain::explain(&question),
-        Ok(Command::Print(text)) => {
-            say(&text);
-            ExitCode::SUCCESS
-        }
+        Ok(Command::Print(text)) => say(&text, ExitCode::SUCCESS),
         Err(refusal) => {
             complain(&refusal.message);
             ExitCode::from(refusal.code)
@@ -181,16 +178,44 @@ fn one_sentence(text: &str) -> String {
     first.strip_prefix("error: ").unwrap_or(first).replace("--", "-")
 }
 
-/// Standard output, for what was asked. A closed pipe is the reader's choice.
-fn say(text: &str) {
-    let _ = said(text);
+/// Why what was asked for was not heard.
+#[derive(Debug)]
+enum Unheard {
+    /// The reader closed the pipe, as is the reader's choice.
+    Gone,
+    /// It could not be written, which the operator has been told.
+    Lost,
 }
 
-/// The same, and whether anybody reads it.
-fn said(text: &str) -> bool {
-    use std::io::Write;
+/// Who is not heard stops: that is how it was asked, unless something went wrong.
+impl From<Unheard> for ExitCode {
+    fn from(unheard: Unheard) -> ExitCode {
+        match unheard {
+            Unheard::Gone => ExitCode::SUCCESS,
+            Unheard::Lost => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Standard output, for what was asked, and this exit code; failure if it could not be written.
+fn say(text: &str, code: ExitCode) -> ExitCode {
+    match tell(text) {
+        Ok(()) | Err(Unheard::Gone) => code,
+        Err(Unheard::Lost) => Unheard::Lost.into(),
+    }
+}
+
+/// The same for one who has more to say.
+fn tell(text: &str) -> Result<(), Unheard> {
+    use std::io::{ErrorKind, Write};
     let mut output = std::io::stdout().lock();
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).is_ok()
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Unheard::Gone,
+        _ => {
+            complain(&format!("what was asked cannot be written: {error}"));
+            Unheard::Lost
+        }
+    })
 }
 
 /// What a command that only looks does its waiting on.

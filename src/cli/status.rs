@@ -23,10 +23,7 @@ pub(super) fn status(flags: &Flags) -> ExitCode {
         Err(code) => return code,
     };
     match runtime.block_on(scrape::first(&scrape::endpoints(flags))) {
-        Ok((endpoint, figures)) => {
-            super::say(&screen(endpoint, &figures));
-            ExitCode::SUCCESS
-        }
+        Ok((endpoint, figures)) => super::say(&screen(endpoint, &figures), ExitCode::SUCCESS),
         Err(why) => {
             super::complain(&why);
             ExitCode::FAILURE

@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::ValueParser;
 
-use super::flags;
 use super::scrape::{self, Figures};
 use super::status::{self, Scale, share};
 use super::value;
+use super::{Unheard, flags};
 use crate::observe::counters::{
     AUTOPATH_SAVED, CACHE_HITS, CACHE_REQUESTS, DNS_REQUEST_DURATION, DNS_REQUESTS, DNS_RESPONSES, FLIGHTS,
     PROCESS_START, UPSTREAM_QUERIES,
@@ -40,26 +40,27 @@ pub(super) struct Top {
 /// numbers at the start; later one that is gone is waited for.
 pub(super) fn top(flags: &Top) -> ExitCode {
     match super::runtime() {
-        Ok(runtime) => runtime.block_on(run(flags)),
+        Ok(runtime) => runtime.block_on(run(flags)).unwrap_or_else(ExitCode::from),
         Err(code) => code,
     }
 }
 
-async fn run(flags: &Top) -> ExitCode {
+/// Ends early when nobody reads.
+async fn run(flags: &Top) -> Result<ExitCode, Unheard> {
     let (endpoint, mut before) = match scrape::first(&scrape::endpoints(&flags.common)).await {
         Ok(first) => first,
         Err(why) => {
             super::complain(&why);
-            return ExitCode::FAILURE;
+            return Ok(ExitCode::FAILURE);
         }
     };
     let (terminal, mut then) = (std::io::stdout().is_terminal(), clock::now());
-    let mut left = flags.count.unwrap_or(u64::MAX);
-    let mut heard = !terminal || super::said(&format!("looking at {endpoint} ...\n"));
-    while heard && left > 0 {
-        left -= 1;
+    if terminal {
+        super::tell(&format!("looking at {endpoint} ...\n"))?;
+    }
+    for _ in 0..flags.count.unwrap_or(u64::MAX) {
         tokio::time::sleep(flags.interval).await;
-        heard = match scrape::fetch(endpoint).await {
+        let shown = match scrape::fetch(endpoint).await {
             Ok(figures) => {
                 let now = clock::now();
                 let seconds = now.duration_since(then).as_secs_f64().max(1e-3);
@@ -71,12 +72,13 @@ async fn run(flags: &Top) -> ExitCode {
                     false => interval.line() + more + "\n",
                 };
                 (before, then) = (figures, now);
-                super::said(&shown)
+                shown
             }
-            Err(unread) => super::said(&format!("{endpoint}: {unread}\n")),
+            Err(unread) => format!("{endpoint}: {unread}\n"),
         };
+        super::tell(&shown)?;
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One interval: how things stand at its end, what has grown in it, and how long it was.

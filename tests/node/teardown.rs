@@ -1,7 +1,6 @@
 //! What is left when the agent stops, and what `cleanup` and `doctor` say and do.
 
 use std::net::SocketAddr;
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -10,6 +9,7 @@ use super::lab::agent::who_answers;
 use super::lab::{self, Host, KubeProxy, LINK_LOCAL, Lab, Load, NODE, POD1, Running, SERVICE, Start, Who};
 use super::lab::{dns, kernel, listening};
 use crate::support::client::{Tcp, Udp};
+use crate::support::program::dnslet;
 use crate::support::wire::{A, RA};
 use crate::support::{Message, Query, Upstream, time};
 
@@ -22,14 +22,12 @@ fn stop(mut agent: Running) {
     assert!(status.success(), "{status}\n{}", agent.log());
 }
 
-/// The program run to its end on the node.
-fn dnslet(arguments: &[&str]) -> (Output, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dnslet"));
-    command.args(arguments);
-    let output = NODE.run(|| command.output()).expect("the built binary");
-    let printed = String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned();
-    println!("dnslet {}: {}\n{printed}", arguments.join(" "), output.status);
-    (output, printed)
+/// Exit code, and all that the program printed when it was run to its end on the node.
+fn on_node(arguments: &[&str]) -> (Option<i32>, String) {
+    let (code, told, complaint) = NODE.run(|| dnslet(arguments));
+    let printed = told + &complaint;
+    println!("dnslet {}: {code:?}\n{printed}", arguments.join(" "));
+    (code, printed)
 }
 
 fn placed() -> Vec<&'static str> {
@@ -141,8 +139,8 @@ fn cleanup_removes_what_is_ours_and_what_node_cache_left() {
     }
     NODE.command("iptables -A INPUT -p udp --dport 5353 -j ACCEPT");
 
-    let (output, printed) = dnslet(&["cleanup", "-localip", &[LINK_LOCAL, SERVICE].concat().join(",")]);
-    assert!(output.status.success(), "{printed}");
+    let (code, printed) = on_node(&["cleanup", "-localip", &[LINK_LOCAL, SERVICE].concat().join(",")]);
+    assert_eq!(code, Some(0), "{printed}");
     let saved = NODE.command("iptables-save");
     assert!(!saved.contains("NodeLocal DNS Cache"), "{saved}");
     assert!(saved.contains("--dport 5353"), "what is not ours stays: {saved}");
@@ -150,8 +148,8 @@ fn cleanup_removes_what_is_ours_and_what_node_cache_left() {
     for part in ["169.254.20.10", "dnslet", "NodeLocal DNS Cache"] {
         assert!(printed.contains(part), "{part} is not told in: {printed}");
     }
-    let (again, printed) = dnslet(&["cleanup", "-localip", &[LINK_LOCAL, SERVICE].concat().join(",")]);
-    assert!(again.status.success() && !printed.contains("169.254.20.10"), "{printed}");
+    let (again, printed) = on_node(&["cleanup", "-localip", &[LINK_LOCAL, SERVICE].concat().join(",")]);
+    assert!(again == Some(0) && !printed.contains("169.254.20.10"), "{printed}");
     NODE.command("iptables -D INPUT -p udp --dport 5353 -j ACCEPT");
     let proxy = |text: &str| text.split("\ntable ").find(|part| part.contains("inet proxy")).map(str::to_owned);
     assert!(proxy(&untouched).is_some() && proxy(&kernel::ruleset(NODE)).is_some(), "kube-proxy's rules stay");
@@ -168,8 +166,8 @@ fn doctor_tells_a_healthy_node_from_a_broken_one() {
     for _ in 0..7 {
         assert_eq!(who_answers(POD1, dns(LINK_LOCAL[0])), Some(Who::Agent));
     }
-    let (healthy, printed) = dnslet(&["doctor", "-localip", &localip]);
-    assert!(healthy.status.success(), "{printed}");
+    let (healthy, printed) = on_node(&["doctor", "-localip", &localip]);
+    assert_eq!(healthy, Some(0), "{printed}");
     for part in [LINK_LOCAL, SERVICE].concat() {
         assert!(printed.contains(part), "{part} is missing in: {printed}");
     }
@@ -179,6 +177,6 @@ fn doctor_tells_a_healthy_node_from_a_broken_one() {
         LINK_LOCAL[0],
         kernel::link_of(dns(LINK_LOCAL[0]).ip()).expect("it stays")
     ));
-    let (broken, printed) = dnslet(&["doctor", "-localip", &localip]);
-    assert!(!broken.status.success(), "{printed}");
+    let (broken, printed) = on_node(&["doctor", "-localip", &localip]);
+    assert_eq!(broken, Some(1), "{printed}");
 }

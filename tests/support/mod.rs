@@ -1,5 +1,5 @@
 //! What the tests stand on: an agent process (`agent`), the upstreams it asks (`upstream`, scripted, and `peers`, real
-//! servers), the clients that ask it (`client`, `dig`), and messages read and written apart from the product's own code
+//! servers), the clients that ask it (`client`, `dig`), the program run as people do (`program`), and messages read and written apart from the product's own code
 //! (`message`, `wire`).
 
 pub mod address;
@@ -15,6 +15,7 @@ pub mod message;
 pub mod namespace;
 pub mod peers;
 pub mod process;
+pub mod program;
 pub mod time;
 pub mod upstream;
 pub mod wire;

@@ -215,7 +215,7 @@ pub fn parse(block: &ServerBlock, found: &mut Vec<Diagnostic>) -> Settings {
         }
     }
     if let Some(autopath) = &settings.autopath {
-        autopath::check(block, autopath, settings.cache.is_some(), &mut report);
+        autopath::check(block, autopath, settings.cache.as_ref(), &mut report);
     }
     settings
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use super::fnv::Fnv;
 use super::listen::{Place, places};
 use super::loops;
+use super::shadow;
 use super::sources::Sources;
 use super::zones::ZoneTable;
 use super::{Forward, Listen, ProcessSettings, Route, Routes, Scheme};
@@ -203,6 +204,8 @@ impl Compiler<'_> {
             }
         }
         findings.dedup_by_key(|finding| finding.span);
+        let key = |listen: &Listen, zone: usize| self.places[&listen.address].1.keys[zone];
+        shadow::check(blocks, &self.listens, key, &mut findings);
         self.found.extend(findings);
     }
 

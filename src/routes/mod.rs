@@ -28,6 +28,7 @@ mod delta;
 mod fnv;
 mod listen;
 mod loops;
+mod shadow;
 mod sources;
 mod zones;
 

@@ -252,3 +252,43 @@ fn digests_follow_the_words() {
     assert_eq!(of(". {\n log\n}"), of("# a\n. {\n\n import c\n}"));
     assert_ne!(of(". {\n log\n}"), of(". {\n log .\n}"));
 }
+
+/// A line of the block for all names, beside a block for `cluster.local` at these addresses; what is said, with the places
+/// it names.
+fn shadowed(bind: &str, line: &str, at: &str) -> Vec<String> {
+    let text = format!("cluster.local {{\n bind {at}\n cache\n}}\n. {{\n bind {bind}\n {line}\n}}\n");
+    let loaded = read(&text);
+    let place = |span| loaded.sources.locate(span);
+    let said = loaded.diagnostics.iter().map(|found| {
+        let related = found.related.iter().map(|(span, label)| format!("; {label}: {}", place(*span)));
+        format!("{}: {}{}", place(found.span.unwrap()), found.message, related.collect::<String>())
+    });
+    said.collect()
+}
+
+#[test]
+fn zones_that_a_more_specific_block_answers() {
+    let (near, both) = ("169.254.20.10", "169.254.20.10 10.0.0.5");
+    let said = |place: &str, option: &str, zone: &str| {
+        vec![format!(
+            "C:{place}: `{option}` does nothing for `{zone}` in this block; another block at the same address answers them: C:1:1"
+        )]
+    };
+    let walk = "cache\n autopath cluster.local @query";
+    assert_eq!(shadowed(near, walk, near), said("8:11", "autopath", "cluster.local"));
+    assert_eq!(shadowed(near, walk, both), said("8:11", "autopath", "cluster.local"));
+    assert_eq!(shadowed(both, walk, near), Vec::<String>::new(), "it acts at the other address");
+    let below = "cache {\n denial_cut corp.example svc.cluster.local\n }";
+    assert_eq!(shadowed(near, below, near), said("8:26", "denial_cut", "svc.cluster.local"));
+    let aaaa = "aaaa off corp.example cluster.LOCAL";
+    assert_eq!(shadowed(near, aaaa, near), said("7:24", "aaaa off", "cluster.LOCAL"));
+    for meant in ["aaaa off", "aaaa off local", "cache {\n denial_cut local\n }"] {
+        assert_eq!(shadowed(near, meant, near), Vec::<String>::new(), "{meant}");
+    }
+    good("cluster.local {\n cache\n}\nb.cluster.local . {\n cache {\n  denial_cut cluster.local\n }\n}");
+    assert_eq!(lines("cluster.local {\n}\n.:53 .:54 {\n aaaa off cluster.local\n}"), Vec::<String>::new());
+    assert_eq!(
+        lines("cluster.local {\n}\n. {\n aaaa off cluster.local\n}"),
+        ["C:4:11: `aaaa off` does nothing for `cluster.local` in this block (move it into that block)"]
+    );
+}

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use crate::cache::settings::Settings as Cache;
 use crate::corefile::{Diagnostic, Directive, ServerBlock, Span, Token};
 use crate::dns::Name;
 use crate::plugins::report::{Report, options};
@@ -58,60 +59,113 @@ const SYNTAX: &str = "autopath [ZONES...] RESOLV-CONF|@query";
 
 pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Option<Autopath> {
     let words = report.args(line, 1..=usize::MAX, SYNTAX);
-    let (source, zones) = words.split_last()?;
-    for word in zones.iter().filter(|word| word.text.starts_with('@')) {
-        report.add(Diagnostic::error(word.span, format!("`{word}` comes last")).help(format!("write `{SYNTAX}`")));
-    }
-    let mut list = source_of_list(source, report);
-    let (mut except, mut max_depth, mut searched) = (Vec::new(), DEFAULT_DEPTH, None);
+    let source = source(words, report);
+    let mut list = source.as_ref().map_or(List::Query(None), |(list, _)| list.clone());
+    let (mut except, mut max_depth) = (Vec::new(), DEFAULT_DEPTH);
+    let (mut searched, mut limited) = (None, None);
     for option in options(line) {
         report.no_block(option);
         match &*option.name.text {
-            "search" => search(option, &mut list, searched.replace(option.name.span), report),
+            "search" => {
+                if once(option, &mut searched, "put all suffixes on one line", report) {
+                    search(option, &mut list, report);
+                }
+            }
             "except" => {
                 let words = report.args(option, 1..=usize::MAX, "except NAME...");
-                except.extend(words.iter().filter_map(|word| report.name(word)));
+                let words = words.iter().filter(|word| !is_empty(word, "remove it", report)).collect::<Vec<_>>();
+                except.extend(words.into_iter().filter_map(|word| report.name(word)));
             }
             "max_depth" => {
+                if !once(option, &mut limited, "remove one of them", report) {
+                    continue;
+                }
                 let depth = report.one(option, "max_depth N").and_then(|word| report.integer(word, DEPTHS));
                 max_depth = depth.and_then(|depth| usize::try_from(depth).ok()).unwrap_or(max_depth);
             }
             _ => report.unknown_option("autopath", option, &["search", "except", "max_depth"]),
         }
     }
-    let zones: Vec<Token> = zones.iter().filter(|word| !word.text.starts_with('@')).cloned().collect();
-    let zones = (!zones.is_empty()).then(|| report.zones(&zones));
+    let (_, zones) = source?;
+    let zones = (!zones.is_empty()).then(|| report.zones(zones));
     Some(Autopath { zones, list, except, max_depth })
 }
 
+/// Where the list comes from, and the words that are zones. `None`: this is wrong, and what else seems wrong with zones may
+/// follow from it.
+fn source<'a>(words: &'a [Token], report: &mut Report<'_>) -> Option<(List, &'a [Token])> {
+    let (last, zones) = words.split_last()?;
+    let early = zones.iter().find(|word| word.text.starts_with('@'));
+    let file = words.iter().find(|word| is_file(word));
+    if let (Some(file), true) = (file, early.is_some() || &*last.text == "@query") {
+        report.add(
+            Diagnostic::error(file.span, "a file or `@query`, not both")
+                .label("a search list comes from one of them")
+                .help("remove one of them"),
+        );
+        return None;
+    }
+    if let Some(early) = early {
+        let others = words.iter().filter(|word| word.span != early.span);
+        let words: Vec<_> = others.chain([early]).map(ToString::to_string).collect();
+        report.add(
+            Diagnostic::error(early.span, format!("`{early}` comes last"))
+                .help(format!("write `autopath {}`", words.join(" "))),
+        );
+        return None;
+    }
+    Some((source_of_list(last, zones, report)?, zones))
+}
+
 /// The last word of the line.
-fn source_of_list(word: &Token, report: &mut Report<'_>) -> List {
+fn source_of_list(word: &Token, zones: &[Token], report: &mut Report<'_>) -> Option<List> {
     let text = &*word.text;
     let fault = |message: String| Diagnostic::error(word.span, message);
     let finding = match text {
-        "@query" => return List::Query(None),
+        "@query" => return Some(List::Query(None)),
         "" => fault("this file name is empty".into()).help("name a file, or write `@query`"),
         _ if text.starts_with('@') => fault(format!("`{text}` cannot be asked for a search list"))
             .label("the pod's namespace is in the question")
             .help("write `@query`"),
-        _ if !text.contains('/') => fault(format!("`{text}` is taken for a file, which needs a slash"))
-            .help(format!("write `./{text}` for a file, or `autopath {text} @query` for the names of a cluster")),
-        _ => return List::File(text.into()),
+        _ if !text.contains('/') => {
+            let zones = zones.iter().map(|zone| format!("{zone} ")).collect::<String>();
+            fault(format!("`{text}` is taken for a file, which needs a slash")).help(format!(
+                "write `autopath {zones}./{text}` for a file, or `autopath {zones}{text} @query` for the names of a cluster"
+            ))
+        }
+        _ => return Some(List::File(text.into())),
     };
     report.add(finding);
-    List::Query(None)
+    None
 }
 
-/// `earlier`: where this option was given before.
-fn search(option: &Directive, list: &mut List, earlier: Option<Span>, report: &mut Report<'_>) {
-    let place = option.name.span;
-    if let Some(earlier) = earlier {
-        return report.add(
-            Diagnostic::error(place, "`search` is given twice")
-                .related(earlier, "first here")
-                .help("put all suffixes on one line"),
-        );
+/// Whether a word looks like a path, and not like an address block, or a zone with a slash in it (RFC 2317).
+fn is_file(word: &Token) -> bool {
+    ["/", "./", "../"].iter().any(|start| word.text.starts_with(start))
+}
+
+/// Whether an option is there for the first time. `earlier`: where it was given before.
+fn once(option: &Directive, earlier: &mut Option<Span>, help: &str, report: &mut Report<'_>) -> bool {
+    let Some(first) = earlier.replace(option.name.span) else { return true };
+    report.add(
+        Diagnostic::error(option.name.span, format!("`{}` is given twice", option.name))
+            .related(first, "first here")
+            .help(help),
+    );
+    false
+}
+
+/// Whether a word has no text, as a variable of the environment that is not set: it is not the root.
+fn is_empty(word: &Token, help: &str, report: &mut Report<'_>) -> bool {
+    let empty = word.text.is_empty();
+    if empty {
+        report.add(Diagnostic::error(word.span, "this name is empty").label("a variable that is not set?").help(help));
     }
+    empty
+}
+
+fn search(option: &Directive, list: &mut List, report: &mut Report<'_>) {
+    let place = option.name.span;
     let List::Query(suffixes) = list else {
         return report.add(
             Diagnostic::error(place, "`search` belongs to `@query`")
@@ -129,6 +183,9 @@ fn search(option: &Directive, list: &mut List, earlier: Option<Span>, report: &m
     }
     let mut named: Vec<(Name, Span)> = Vec::new();
     for word in words.iter().filter(|word| &*word.text != ".") {
+        if is_empty(word, "name a domain; to have no suffixes, write `search .`", report) {
+            continue;
+        }
         let Some(name) = report.name(word) else { continue };
         match named.iter().find(|(known, _)| *known == name) {
             Some((_, first)) => report.add(
@@ -150,11 +207,11 @@ fn search(option: &Directive, list: &mut List, earlier: Option<Span>, report: &m
     *suffixes = Some(named.into_iter().map(|(name, _)| name).collect());
 }
 
-/// What the line says against the rest of its block. `cached`: the block has a cache.
-pub(crate) fn check(block: &ServerBlock, autopath: &Autopath, cached: bool, report: &mut Report<'_>) {
+/// What the line says against the rest of its block.
+pub(crate) fn check(block: &ServerBlock, autopath: &Autopath, cache: Option<&Cache>, report: &mut Report<'_>) {
     let Some(line) = block.directives.iter().find(|line| &*line.name.text == "autopath") else { return };
     let place = line.name.span;
-    if !cached {
+    if cache.is_none() {
         report.add(
             Diagnostic::warning(place, "`autopath` without `cache`: every walk asks everything anew")
                 .help("add a line `cache`"),
@@ -171,6 +228,21 @@ pub(crate) fn check(block: &ServerBlock, autopath: &Autopath, cached: bool, repo
         );
     }
     check_suffixes(line, autopath, zones, report);
+    check_cache(block, line, cache, zones, report);
+}
+
+/// The result of a walk is kept like an answer for its first name.
+fn check_cache(block: &ServerBlock, line: &Directive, cache: Option<&Cache>, zones: &[Name], report: &mut Report<'_>) {
+    let Some(kept) = cache.and_then(|cache| cache.zones.as_ref()) else { return };
+    let meets = |zone: &Name| kept.iter().any(|kept| zone.is_under(kept) || kept.is_under(zone));
+    let Some(zone) = zones.iter().find(|zone| !meets(zone)) else { return };
+    let Some(cache) = block.directives.iter().find(|line| &*line.name.text == "cache") else { return };
+    report.add(
+        Diagnostic::warning(line.name.span, format!("`cache` leaves {zone} out: no walk there is kept"))
+            .label("every one asks anew")
+            .related(cache.span(), "these zones are kept, and no others")
+            .help(format!("add {zone} to the zones of `cache`, or name none there")),
+    );
 }
 
 fn check_zones(line: &Directive, autopath: &Autopath, block: &[Name], report: &mut Report<'_>) {
@@ -183,8 +255,7 @@ fn check_zones(line: &Directive, autopath: &Autopath, block: &[Name], report: &m
         );
     }
     let words = line.args.split_last().map_or(&[][..], |(_, zones)| zones);
-    let words = words.iter().filter(|word| !word.text.starts_with('@'));
-    for (word, zone) in words.flat_map(|word| zones_of(word).into_iter().map(move |zone| (word, zone))) {
+    for (word, zone) in words.iter().flat_map(|word| zones_of(word).into_iter().map(move |zone| (word, zone))) {
         if query && zone == Name::root() {
             report.add(
                 Diagnostic::error(word.span, "`.` is not the zone of a cluster")

@@ -6,6 +6,7 @@ use crate::cache::settings::{ClassLimits, Prefetch, ServeStale, Settings};
 use crate::corefile::{Diagnostic, Directive, Token};
 use crate::dns::Name;
 use crate::plugins::report::{Report, options};
+use crate::plugins::value::Key;
 
 const KNOWN: [&str; 9] = [
     "success",
@@ -43,7 +44,7 @@ pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Settings {
         words = rest;
     }
     if let Some(first) = words.first()
-        && super::super::value::duration(&first.text).is_some_and(|time| time > 0)
+        && crate::plugins::value::duration(&first.text).is_some_and(|time| time > 0)
     {
         report.add(
             Diagnostic::warning(first.span, format!("`{first}` is read as a zone, not as a time"))
@@ -69,7 +70,30 @@ pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Settings {
     if let Some(option) = policy {
         prefer_positive(option, &mut settings, line, report);
     }
+    check_cuts(line, &settings, report);
     settings
+}
+
+/// Zones of `denial_cut` whose denials are not kept.
+fn check_cuts(line: &Directive, settings: &Settings, report: &mut Report<'_>) {
+    let of_denials = |option: &&Directive| {
+        &*option.name.text == "disable" && option.args.first().is_some_and(|class| &*class.text == "denial")
+    };
+    // The last one counts.
+    let Some(disabled) = options(line).iter().rfind(of_denials) else { return };
+    let lost = |zone: &Name| settings.disable_denial.iter().any(|other| zone.is_under(other));
+    let lines = options(line).iter().filter(|option| &*option.name.text == "denial_cut");
+    for word in lines.flat_map(|option| &option.args) {
+        let zones = Key::parse(&word.text).map(|key| key.zones).unwrap_or_default();
+        if !zones.is_empty() && zones.iter().all(lost) {
+            report.add(
+                Diagnostic::warning(word.span, format!("`{word}` has no effect here: no denials of it are kept"))
+                    .label("nothing is cut")
+                    .related(disabled.span(), "because of this")
+                    .help("remove it, or keep denials of this zone"),
+            );
+        }
+    }
 }
 
 fn parse_option(option: &Directive, settings: &mut Settings, report: &mut Report<'_>) {

@@ -5,12 +5,19 @@ use crate::plugins::policy::autopath::{Autopath, List, NODES};
 
 /// Reads the lines of a block for `keys`, with a cache; the settings and the findings without their file.
 fn read_in(keys: &str, lines: &str) -> (Option<Autopath>, Vec<String>) {
-    let text = format!("{keys} {{\n{lines}\ncache\n}}");
-    let parsed = corefile::parse(Path::new("C"), &text, &mut |_| Err("none".into()), &|_| None);
+    read_block(&format!("{keys} {{\n{lines}\ncache\n}}"))
+}
+
+fn read_block(text: &str) -> (Option<Autopath>, Vec<String>) {
+    let parsed = corefile::parse(Path::new("C"), text, &mut |_| Err("none".into()), &|_| None);
     let mut found = Vec::new();
     let settings = parse(&parsed.blocks[0], &mut found);
     let found = found.iter().map(|finding| finding.line(&parsed.sources).trim_start_matches("C:").to_owned()).collect();
     (settings.autopath, found)
+}
+
+fn findings(text: &str) -> Vec<String> {
+    read_block(text).1
 }
 
 #[track_caller]
@@ -73,11 +80,23 @@ fn where_the_list_comes_from() {
         ("autopath", &["2:1: `autopath` needs more arguments (write `autopath [ZONES...] RESOLV-CONF|@query`)"]),
         ("autopath @kubernetes", &["2:10: `@kubernetes` cannot be asked for a search list (write `@query`)"]),
         ("autopath cluster.local @k8s", &["2:24: `@k8s` cannot be asked for a search list (write `@query`)"]),
+        ("autopath @query cluster.local", &["2:10: `@query` comes last (write `autopath cluster.local @query`)"]),
         (
-            "autopath @query cluster.local",
+            "autopath a.local @query cluster.local",
+            &["2:18: `@query` comes last (write `autopath a.local cluster.local @query`)"],
+        ),
+        ("autopath cluster.local /a/b @query", &["2:24: a file or `@query`, not both (remove one of them)"]),
+        ("autopath @query ./r", &["2:17: a file or `@query`, not both (remove one of them)"]),
+        (
+            "autopath resolv.conf",
             &[
-                "2:10: `@query` comes last (write `autopath [ZONES...] RESOLV-CONF|@query`)",
-                "2:17: `cluster.local` is taken for a file, which needs a slash (write `./cluster.local` for a file, or `autopath cluster.local @query` for the names of a cluster)",
+                "2:10: `resolv.conf` is taken for a file, which needs a slash (write `autopath ./resolv.conf` for a file, or `autopath resolv.conf @query` for the names of a cluster)",
+            ],
+        ),
+        (
+            "autopath a.cluster.local r.conf",
+            &[
+                "2:26: `r.conf` is taken for a file, which needs a slash (write `autopath a.cluster.local ./r.conf` for a file, or `autopath a.cluster.local r.conf @query` for the names of a cluster)",
             ],
         ),
         ("autopath \"\"", &["2:10: this file name is empty (name a file, or write `@query`)"]),
@@ -122,6 +141,22 @@ fn zones_that_are_not_of_the_block() {
     );
 }
 
+/// In blocks for `cluster.local` with `cache ZONES`.
+#[test]
+fn a_cache_that_keeps_no_walk() {
+    let out = "2:1: `cache` leaves cluster.local. out: no walk there is kept (add cluster.local. to the zones of `cache`, or name none there)";
+    for (zones, expected) in [
+        ("other.example", vec![out]),
+        ("30 other.example", vec![out]),
+        ("local", vec![]),
+        ("svc.cluster.local other.example", vec![]),
+    ] {
+        let text = format!("cluster.local {{\nautopath @query\ncache {zones}\n}}");
+        assert_eq!(findings(&text), expected, "{zones}");
+    }
+    assert_eq!(findings("cluster.local . {\nautopath cluster.local @query\ncache corp.example\n}"), [out]);
+}
+
 #[test]
 fn options_that_say_nothing_or_too_much() {
     wrong(&[
@@ -145,6 +180,14 @@ fn options_that_say_nothing_or_too_much() {
                 "3:22: `svc.Cluster.local` is in the cluster's own zone cluster.local. (remove it; to have no other suffixes, write `search .`)",
             ],
         ),
+        (
+            "autopath @query {\n search \"\" {$NOPE}\n}",
+            &[
+                "3:9: this name is empty (name a domain; to have no suffixes, write `search .`)",
+                "3:12: this name is empty (name a domain; to have no suffixes, write `search .`)",
+            ],
+        ),
+        ("autopath @query {\n except {$NOPE}\n}", &["3:9: this name is empty (remove it)"]),
         ("autopath /r {\n search a\n}", &["3:2: `search` belongs to `@query` (remove it)"]),
         ("autopath @query {\n except\n}", &["3:2: `except` needs more arguments (write `except NAME...`)"]),
         (
@@ -153,6 +196,7 @@ fn options_that_say_nothing_or_too_much() {
         ),
         ("autopath @query {\n max_depth 1\n}", &["3:12: 1 is out of range (write a number from 2 to 40)"]),
         ("autopath @query {\n max_depth 41\n}", &["3:12: 41 is out of range (write a number from 2 to 40)"]),
+        ("autopath @query {\n max_depth 5\n max_depth 9\n}", &["4:2: `max_depth` is given twice (remove one of them)"]),
         ("autopath @query {\n max_depth ten\n}", &["3:12: `ten` is not a whole number (write a number from 2 to 40)"]),
         (
             "autopath @query {\n max_depth 3 {\n a\n }\n}",

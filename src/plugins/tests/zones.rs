@@ -31,8 +31,23 @@ fn zones_of_denial_cut_are_checked() {
             "cache a.example.org b.example.org {\n denial_cut c.example.org\n}",
             "3:13: `c.example.org` is outside the zones here (write a zone under `a.example.org.`, `b.example.org.`, or put the line into the block that serves it)",
         ),
+        (
+            "cache {\n denial_cut a.example.org\n disable denial\n}",
+            "3:13: `a.example.org` has no effect here: no denials of it are kept (remove it, or keep denials of this zone)",
+        ),
+        (
+            "cache {\n disable denial b.org example.org\n denial_cut example.org\n}",
+            "4:13: `example.org` has no effect here: no denials of it are kept (remove it, or keep denials of this zone)",
+        ),
         ("cache {\n denial_cuts org\n}", "3:2: `cache` has no option `denial_cuts` (did you mean `denial_cut`?)"),
     ]);
+}
+
+#[test]
+fn denials_that_are_kept_may_cut() {
+    good("cache {\n disable success\n denial_cut example.org\n}");
+    good("cache {\n disable denial a.example.org\n denial_cut example.org\n}");
+    good("cache {\n disable denial\n disable denial a.test\n denial_cut example.org\n}");
 }
 
 #[test]

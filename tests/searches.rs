@@ -1,5 +1,8 @@
 //! The search lists of `autopath`: where they come from, what is said about them, and that an edit is used.
 
+use std::process::Command;
+
+use crate::support::process::Directory;
 use crate::support::wire::{CNAME, NOERROR};
 use crate::support::{Agent, Upstream};
 
@@ -35,19 +38,28 @@ fn a_list_that_is_named_must_be_there_at_start() {
 
 #[test]
 fn an_edited_list_is_used_and_one_that_is_broken_is_not() {
-    let (mut agent, _up) = with_list("search a.test b.test\n");
+    let plan = Agent::plan();
+    plan.directory().write("stub.conf", "search a.test b.test\n");
+    plan.directory().write("other.conf", "search a.test\n");
+    let block = |zone, file| plan.block(zone, &format!("cache\n    autopath ./{file}\n    whoami"));
+    let corefile = block(".", "stub.conf") + &block("a.test", "other.conf");
+    let mut agent = plan.corefile(&corefile).start();
     agent.directory.write("stub.conf", "nameserver 192.0.2.1\n");
     agent.wait_for_log("no search list in ./stub.conf");
     agent.directory.write("stub.conf", "# nothing but a remark\n");
+    // All files are read together: the news of this one shows that the other was read again.
+    agent.directory.write("other.conf", "search b.a.test\n");
+    agent.wait_for_log("the search list is now that of ./other.conf: b.a.test.");
     agent.directory.write("stub.conf", "search c.test d..test B.test\n");
     agent.wait_for_log("the search list is now that of ./stub.conf: c.test. b.test.");
     agent.wait_for_log("of the search list in ./stub.conf is left out: `d..test`");
+    let log = agent.log();
+    assert_eq!(log.matches("[ERROR] plugin/autopath: no search list in ./stub.conf").count(), 1, "told once: {log}");
     std::fs::remove_file(agent.directory.path().join("stub.conf")).unwrap();
     agent.wait_for_log("cannot read the search list in ./stub.conf");
     agent.directory.write("stub.conf", "domain e.test\n");
     agent.wait_for_log("the search list is now that of ./stub.conf: e.test.");
     let log = agent.log();
-    assert_eq!(log.matches("[ERROR] plugin/autopath: no search list in").count(), 1, "told once: {log}");
     assert!(!log.contains("Reloading"), "the Corefile did not change: {log}");
 }
 
@@ -86,4 +98,22 @@ fn a_reload_without_its_list_is_refused() {
     agent.wait_for_log("Restart failed: cannot read the search list in ./missing.conf");
     agent.ask_a("ttl300.still.test.");
     assert_eq!(up.count("ttl300.still.test."), 1, "the old configuration serves");
+}
+
+/// What a start refuses is a warning of `check`: the file may be there where the agent runs.
+#[test]
+fn check_tells_of_files_that_a_start_would_miss() {
+    let directory = Directory::new();
+    let lines = "cache\n autopath a.test /nonexistent/stub.conf\n forward . /nonexistent/resolv.conf";
+    let corefile = directory.write("Corefile", &format!(". {{\n {lines}\n}}\n"));
+    let output = Command::new(env!("CARGO_BIN_EXE_dnslet")).args(["check", "-conf"]).arg(corefile).output();
+    let output = output.expect("the built binary");
+    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), said.trim()), (Some(0), "ok"), "{complaints}");
+    for part in [
+        "warning: cannot read /nonexistent/resolv.conf: No such file",
+        "warning: cannot read the search list in /nonexistent/stub.conf: No such file",
+    ] {
+        assert!(complaints.contains(part), "{complaints}");
+    }
 }

@@ -1,11 +1,11 @@
-//! `check`: read the configuration as a start would, print what is wrong with it, open nothing.
+//! `check`: read the configuration as a start would, print what is wrong with it, bind nothing and ask nobody.
 
 use std::process::ExitCode;
 
-use crate::life::budget;
 use crate::life::load::{Refused, load};
 use crate::life::options::Options;
 use crate::life::sources::Sources;
+use crate::life::{aside, budget};
 use crate::sys::sockopt;
 
 /// Prints `ok` or every diagnostic.
@@ -17,7 +17,10 @@ pub(super) fn check(options: &Options) -> ExitCode {
     sources.take_notices().iter().filter_map(|notice| notice.problem()).for_each(super::complain);
     match loaded {
         Ok(loaded) => {
-            loaded.warnings.iter().for_each(|warning| super::complain(&format!("warning: {warning}")));
+            // Files are often checked on another machine than the one that they are for.
+            let files = aside::refusals(&loaded.routes);
+            let warnings = loaded.warnings.iter().chain(&files);
+            warnings.for_each(|warning| super::complain(&format!("warning: {warning}")));
             super::say("ok\n", ExitCode::SUCCESS)
         }
         Err(refused) => {

@@ -20,6 +20,12 @@ use super::searches::{self, SearchFiles};
 use super::snapshot::own;
 use super::weights::WeightFiles;
 
+/// For which files that the routes name a start would be refused, in the same words: of each kind the first.
+pub fn refusals(routes: &Routes) -> Vec<String> {
+    let upstreams = ResolvConfs::read(routes, &own(routes)).err().map(|error| error.to_string());
+    [upstreams, WeightFiles::read(routes).err(), SearchFiles::read(routes).err()].into_iter().flatten().collect()
+}
+
 /// What a configuration needs besides its text.
 pub struct Aside {
     files: ResolvConfs,

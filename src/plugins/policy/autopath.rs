@@ -91,8 +91,8 @@ pub(crate) fn parse(line: &Directive, report: &mut Report<'_>) -> Option<Autopat
     Some(Autopath { zones, list, except, max_depth })
 }
 
-/// Where the list comes from, and the words that are zones. `None`: this is wrong, and what else seems wrong with zones may
-/// follow from it.
+/// Where the list comes from, and the words that are zones. `None`: they are mixed up, and what else seems
+/// wrong with them may follow from it.
 fn source<'a>(words: &'a [Token], report: &mut Report<'_>) -> Option<(List, &'a [Token])> {
     let (last, zones) = words.split_last()?;
     let early = zones.iter().find(|word| word.text.starts_with('@'));
@@ -114,29 +114,33 @@ fn source<'a>(words: &'a [Token], report: &mut Report<'_>) -> Option<(List, &'a 
         );
         return None;
     }
-    Some((source_of_list(last, zones, report)?, zones))
+    Some((source_of_list(last, zones, report), zones))
 }
 
 /// The last word of the line.
-fn source_of_list(word: &Token, zones: &[Token], report: &mut Report<'_>) -> Option<List> {
+fn source_of_list(word: &Token, zones: &[Token], report: &mut Report<'_>) -> List {
     let text = &*word.text;
     let fault = |message: String| Diagnostic::error(word.span, message);
-    let finding = match text {
-        "@query" => return Some(List::Query(None)),
-        "" => fault("this file name is empty".into()).help("name a file, or write `@query`"),
-        _ if text.starts_with('@') => fault(format!("`{text}` cannot be asked for a search list"))
-            .label("the pod's namespace is in the question")
-            .help("write `@query`"),
-        _ if !text.contains('/') => {
-            let zones = zones.iter().map(|zone| format!("{zone} ")).collect::<String>();
-            fault(format!("`{text}` is taken for a file, which needs a slash")).help(format!(
-                "write `autopath {zones}./{text}` for a file, or `autopath {zones}{text} @query` for the names of a cluster"
-            ))
-        }
-        _ => return Some(List::File(text.into())),
-    };
-    report.add(finding);
-    None
+    if text == "@query" {
+        return List::Query(None);
+    }
+    if text.starts_with('@') {
+        report.add(
+            fault(format!("`{text}` cannot be asked for a search list"))
+                .label("the pod's namespace is in the question")
+                .help("write `@query`"),
+        );
+        return List::Query(None);
+    }
+    if text.is_empty() {
+        report.add(fault("this file name is empty".into()).help("name a file, or write `@query`"));
+    } else if !text.contains('/') {
+        let zones = zones.iter().map(|zone| format!("{zone} ")).collect::<String>();
+        report.add(fault(format!("`{text}` is taken for a file, which needs a slash")).help(format!(
+            "write `autopath {zones}./{text}` for a file, or `autopath {zones}{text} @query` for the names of a cluster"
+        )));
+    }
+    List::File(text.into())
 }
 
 /// Whether a word looks like a path, and not like an address block, or a zone with a slash in it (RFC 2317).

@@ -1,8 +1,7 @@
 //! The search lists of `autopath`: where they come from, what is said about them, and that an edit is used.
 
-use std::process::Command;
-
 use crate::support::process::Directory;
+use crate::support::program::{assert_has, dnslet};
 use crate::support::wire::{CNAME, NOERROR};
 use crate::support::{Agent, Upstream};
 
@@ -106,14 +105,13 @@ fn check_tells_of_files_that_a_start_would_miss() {
     let directory = Directory::new();
     let lines = "cache\n autopath a.test /nonexistent/stub.conf\n forward . /nonexistent/resolv.conf";
     let corefile = directory.write("Corefile", &format!(". {{\n {lines}\n}}\n"));
-    let output = Command::new(env!("CARGO_BIN_EXE_dnslet")).args(["check", "-conf"]).arg(corefile).output();
-    let output = output.expect("the built binary");
-    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!((output.status.code(), said.trim()), (Some(0), "ok"), "{complaints}");
-    for part in [
-        "warning: cannot read /nonexistent/resolv.conf: No such file",
-        "warning: cannot read the search list in /nonexistent/stub.conf: No such file",
-    ] {
-        assert!(complaints.contains(part), "{complaints}");
-    }
+    let (code, said, complaints) = dnslet(&["check", "-conf", &corefile.display().to_string()]);
+    assert_eq!((code, said.trim()), (Some(0), "ok"), "{complaints}");
+    assert_has(
+        &complaints,
+        &[
+            "warning: cannot read /nonexistent/resolv.conf: No such file",
+            "warning: cannot read the search list in /nonexistent/stub.conf: No such file",
+        ],
+    );
 }

@@ -12,9 +12,10 @@ test: ; .ci/deps test && cargo test && $(MAKE) test-vm
 # The same network on a Debian kernel, booted in software emulation.
 test-vm: ; .ci/deps vm && tests/vm/run
 
-# Tests whose full size is too long for each change: floods for a minute, an outage of 10,000 names, a million steps at random.
+# Tests whose full size is too long for each change: floods for a minute, an outage of 10,000 names, a million steps at random,
+# 2,000 worlds of search lists.
 soak: ; .ci/deps test && cargo build --release && DNSLET_FLOOD_BINARY=target/release/dnslet DNSLET_OUTAGE_NAMES=10000 \
-	DNSLET_MODEL_STEPS=1000000 cargo test --test tests -- --nocapture --test-threads 1 flood outage model
+	DNSLET_MODEL_STEPS=1000000 DNSLET_WALK_WORLDS=2000 cargo test --test tests -- --nocapture --test-threads 1 flood outage model walks
 
 check: deny ; cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test --test tests tidy
 

@@ -95,21 +95,37 @@ fn replies_from_the_cache_allocate_nothing() {
     }
 }
 
+/// What is asked in a block with `autopath`, and the RCODE and the number of answers.
+fn walked() -> Vec<(&'static str, Vec<u8>, u8, u8)> {
+    let below = |base: &str, qtype| query(&format!("{base}.shop.svc.cluster.local"), qtype, None);
+    vec![
+        // An alias to the name itself, and its two addresses.
+        ("found", below("www.example.com", Type::A), 0, 3),
+        ("NODATA", below("www.example.com", Type::MX), 0, 0),
+        ("missing", below("missing.two", Type::A), 3, 0),
+        ("a Service", below("db", Type::A), 0, 2),
+        ("a Service without", below("db", Type::MX), 0, 0),
+        ("AAAA off", below("www.example.com", Type::AAAA), 0, 0),
+        ("continued", query("missing.two.svc.cluster.local", Type::A, None), 3, 0),
+    ]
+}
+
 #[test]
 fn replies_from_earlier_walks_allocate_nothing() {
-    let corefile = "cluster.local:53 {\n    bind 127.0.0.1\n    cache {\n        denial_cut cluster.local\n    }\n    \
-                    autopath @query {\n        search .\n    }\n    forward . {up}\n}\n\
+    let corefile = "cluster.local:53 {\n    bind 127.0.0.1\n    aaaa off\n    cache {\n        denial_cut cluster.local\n    \
+                    }\n    autopath @query {\n        search .\n    }\n    forward . {up}\n}\n\
                     .:53 {\n    bind 127.0.0.1\n    cache\n    forward . {up}\n}\n";
-    let query = query("www.example.com.default.svc.cluster.local", Type::A, None);
-    let warm = Warm::new(corefile, std::slice::from_ref(&query));
-    let mut out = [0; 512];
-    let mut length = 0;
+    let queries: Vec<_> = walked().into_iter().map(|(_, query, ..)| query).collect();
+    let warm = Warm::new(corefile, &queries);
     let later = clock::now() + Duration::from_secs(7);
-    let count = allocations(|| length = warm.answer(Protocol::Udp, later, black_box(&query), &mut out));
-    // An alias to the name itself, and its two addresses.
-    assert_eq!((count, out[3] & 0x0f, out[7]), (0, 0, 3), "allocations, RCODE, records in the answer");
-    let alias = &out[query.len()..length];
-    assert_eq!(alias[2..4], [0, 5], "CNAME");
+    for (what, query, rcode, answers) in walked() {
+        let (mut out, mut length) = ([0; 512], 0);
+        let count = allocations(|| length = warm.answer(Protocol::Udp, later, black_box(&query), &mut out));
+        assert_eq!((out[3] & 0x0f, out[7]), (rcode, answers), "{what}: RCODE, records in the answer");
+        let alias = &out[query.len()..length];
+        assert_eq!(what == "found", answers == 3 && alias[2..4] == [0, 5], "{what}: a CNAME");
+        assert_eq!(count, 0, "allocations: {what}");
+    }
 }
 
 #[test]

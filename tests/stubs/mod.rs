@@ -34,7 +34,8 @@ fn every_stub_ends_as_without_autopath() {
 #[test]
 fn every_stub_ends_as_without_autopath_where_the_hosts_domain_has_every_name() {
     if namespace::entered("stubs::every_stub_ends_as_without_autopath_where_the_hosts_domain_has_every_name") {
-        compare(true, &[IN_DEFAULT, IN_DATA]);
+        // What differs by pod is compared where the domain has few names; this is about where lists end.
+        compare(true, &[IN_DEFAULT]);
     }
 }
 

@@ -177,6 +177,30 @@ fn what_is_no_agent_is_told_in_a_sentence() {
     }
 }
 
+/// Whoever answers at the endpoint does not get at the terminal.
+#[test]
+fn what_an_endpoint_says_is_shown_and_not_obeyed() {
+    let escape = "\x1b]0;owned\x07\x1b[2J";
+    let samples = format!(
+        "dnslet_workers 1\ncoredns_build_info{{version=\"{escape}\"}} 1\ndnslet_upstream_up{{to=\"{escape}\\n{}\"}} 1\n\
+         coredns_dns_requests_total 1e308\ncoredns_dns_responses_total{{rcode=\"\u{9b}5m\"}} 1e308\n\
+         dnslet_flights -7\ndnslet_misses_in_flight -1e308\nprocess_start_time_seconds -1e308\n\
+         dnslet_upstream_rtt_seconds{{to=\"{escape}\"}} 1e308\ndnslet_cache_bytes 1e308\n",
+        "x".repeat(1 << 20)
+    );
+    let (address, _) = endpoint(move |_| page(&samples), false);
+    let address = address.to_string();
+    for arguments in [&["status"][..], &["top", "-n", "1", "-interval", "100ms"]] {
+        let (code, screen, _) = dnslet(&[arguments, &["-metrics-listen-address", &address]].concat());
+        assert_eq!(code, Some(0), "{screen:?}");
+        assert!(!screen.contains(|c: char| c.is_control() && c != '\n'), "{screen:?}");
+        assert!(screen.lines().all(|line| line.chars().count() < 150), "{screen}");
+        assert!(!screen.contains("-7") && !screen.contains("inf") && !screen.contains("NaN"), "{screen}");
+    }
+    let (_, screen, _) = dnslet(&["status", "-metrics-listen-address", &address]);
+    assert_has(&screen, &["dnslet \\u{1b}]0;owned\\u{7}", "\nflights      0 of -, queries waiting 0 of -\n"]);
+}
+
 #[test]
 fn flags_of_top_are_its_own() {
     for (arguments, part) in [

@@ -1,7 +1,7 @@
 //! What a running agent tells of itself at a metrics endpoint: fetched, read, added up. Whoever answers there may be somebody
 //! else, so nothing that comes is trusted to be well formed or short.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,11 +31,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The most that is read, in octets. An agent with a thousand meters stays below.
 const LONGEST: u64 = 16 << 20;
 
-/// The samples of one scrape.
+/// Labels are cut to so many characters; addresses and words are shorter.
+const LONGEST_LABEL: usize = 80;
+
+/// No number that an agent tells is larger, or below nothing.
+const LARGEST: f64 = 1e15;
+
+/// The samples of one scrape, as far as they can be shown on a terminal.
 #[derive(Debug, Default)]
 pub(super) struct Figures(BTreeMap<String, Vec<Sample>>);
 
-/// One series: its labels as written, and its value.
+/// One series: its labels, nothing in them that a terminal would not show, and its value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sample {
     labels: Vec<(String, String)>,
@@ -158,6 +164,13 @@ impl Figures {
         self.grouped(metric.name, label)
     }
 
+    /// The server blocks, by server and zone, that have a plugin of this name.
+    pub(super) fn blocks(&self, metric: &Metric, plugin: &str) -> BTreeSet<[&str; 2]> {
+        let samples = self.0.get(metric.name).into_iter().flatten();
+        let having = samples.filter(|sample| sample.label("name") == plugin);
+        having.map(|sample| ["server", "zone"].map(|key| sample.label(key))).collect()
+    }
+
     /// The counts of a histogram up to each of its limits.
     pub(super) fn buckets(&self, metric: &Metric) -> Vec<(f64, f64)> {
         let counts = self.grouped(&format!("{}_bucket", metric.name), "le");
@@ -186,10 +199,16 @@ impl Figures {
     fn grouped(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
         let mut sums = BTreeMap::new();
         for sample in self.0.get(name).into_iter().flatten() {
-            let value = sample.labels.iter().find(|(key, _)| key == label).map_or("", |(_, value)| value.as_str());
-            *sums.entry(value.to_owned()).or_insert(0.0) += sample.value;
+            *sums.entry(sample.label(label).to_owned()).or_insert(0.0) += sample.value;
         }
         sums
+    }
+}
+
+impl Sample {
+    /// Nothing where it has no such label.
+    fn label(&self, key: &str) -> &str {
+        self.labels.iter().find(|(known, _)| known == key).map_or("", |(_, value)| value)
     }
 }
 
@@ -202,7 +221,7 @@ fn sample(line: &str) -> Option<(String, Sample)> {
         None => (Vec::new(), rest),
     };
     let value: f64 = rest.split_ascii_whitespace().next()?.parse().ok().filter(|value: &f64| value.is_finite())?;
-    Some((name.to_owned(), Sample { labels, value }))
+    Some((name.to_owned(), Sample { labels, value: value.clamp(0.0, LARGEST) }))
 }
 
 /// The labels, and what follows the brace that ends them.
@@ -228,9 +247,26 @@ fn labels(mut rest: &str) -> Option<(Vec<(String, String)>, &str)> {
             escaped = false;
             None
         })?;
-        labels.push((key.to_owned(), value));
+        labels.push((key.to_owned(), shown(&value)));
         rest = &quoted[end + 1..];
     }
+}
+
+/// A label as it may be shown: what could move the cursor, or hide or reorder what stands there, is escaped; what is too
+/// long is cut.
+fn shown(label: &str) -> String {
+    let visible = |c: char| matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
+    let mut text = String::new();
+    for c in label.chars() {
+        match visible(c) {
+            true => text.push(c),
+            false => text.extend(c.escape_unicode()),
+        }
+        if text.chars().count() > LONGEST_LABEL {
+            return text.chars().take(LONGEST_LABEL - 3).collect::<String>() + "...";
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -257,7 +293,23 @@ mod tests {
         let text = "coredns_dns_responses_total{zone=\"a\\\"b}\\\\,\",rcode=\"NO\\nERROR\", more=\"\"} 3";
         let figures = Figures::read(text);
         assert_eq!(figures.by(&DNS_RESPONSES, "zone"), [("a\"b}\\,".to_owned(), 3.0)].into());
-        assert_eq!(figures.by(&DNS_RESPONSES, "rcode"), [("NO\nERROR".to_owned(), 3.0)].into());
+        assert_eq!(figures.by(&DNS_RESPONSES, "rcode"), [("NO\\u{a}ERROR".to_owned(), 3.0)].into());
+    }
+
+    #[test]
+    fn what_would_not_be_shown_as_it_is_is_escaped_and_cut() {
+        let only = |line: &str| Figures::read(line).by(&UPSTREAM_UP, "to").into_iter().next().unwrap();
+        let of = |label: &str| only(&format!("dnslet_upstream_up{{to=\"{label}\"}} 1")).0;
+        assert_eq!(of("\x1b[2J\u{9b}1m\u{202e}\u{200b}\x07"), "\\u{1b}[2J\\u{9b}1m\\u{202e}\\u{200b}\\u{7}");
+        assert_eq!(of("tls://[fd00::1]:853 it's é"), "tls://[fd00::1]:853 it's é");
+        assert_eq!(of(&"x".repeat(80)).len(), 80);
+        assert_eq!(of(&"\x1b".repeat(1_000_000)).len(), 80);
+        assert!(of(&"x".repeat(81)).ends_with("xx..."));
+        for (number, value) in [("1e308", 1e15), ("-5", 0.0), ("-1e308", 0.0), ("-0", 0.0), ("7.5", 7.5)] {
+            assert_eq!(only(&format!("dnslet_upstream_up{{to=\"x\"}} {number}")).1, value, "{number}");
+        }
+        let many = "dnslet_workers 1e308\n".repeat(1000);
+        assert!(Figures::read(&many).sum(&WORKERS).unwrap().is_finite());
     }
 
     #[test]

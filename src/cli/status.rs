@@ -11,10 +11,16 @@ use crate::observe::Metric;
 use crate::observe::counters::{
     AAAA_OFF, AUTOPATH_PLAIN, AUTOPATH_SAVED, AUTOPATH_STEPS, AUTOPATH_WALKS, BUILD_INFO, CACHE_BUDGET, CACHE_BYTES,
     CACHE_HITS, CACHE_REQUESTS, CONFIG_VALID, DENIAL_CUTS, DENIAL_CUTS_REFUSED, DNS_REQUESTS, DNS_RESPONSES, FLIGHTS,
-    LIMIT, MISSES_IN_FLIGHT, NODE_INTERCEPTED, PROCESS_RESIDENT, PROCESS_START, READY, UPSTREAM_QUERIES, UPSTREAM_RTT,
-    UPSTREAM_UP,
+    LIMIT, MISSES_IN_FLIGHT, NODE_INTERCEPTED, PLUGIN_ENABLED, PROCESS_RESIDENT, PROCESS_START, READY,
+    UPSTREAM_QUERIES, UPSTREAM_RTT, UPSTREAM_UP,
 };
 use crate::sys::clock;
+
+/// The most upstreams, and addresses, that are shown one by one.
+const MOST_LINES: usize = 40;
+
+/// The most RCODEs, outcomes and reasons: there are not that many.
+const MOST_WORDS: usize = 30;
 
 /// Prints the screen; failure where no agent shows its numbers.
 pub(super) fn status(flags: &Flags) -> ExitCode {
@@ -84,8 +90,12 @@ pub(super) fn counts(figures: &Figures, scale: &Scale) -> String {
     );
     line(&mut text, "replies", &by(&DNS_RESPONSES, "rcode"));
     let sent = sum(&UPSTREAM_QUERIES);
-    let each = per_query(figures);
-    line(&mut text, "upstream", &format!("{} queries, {each} for each query of a client", scale.show(sent)));
+    let each = match per_query(figures) {
+        Ratio::Known(each) => format!("{each:.2} for each query of a client"),
+        Ratio::Mixed => "some for blocks without `prometheus`, whose clients are not counted".to_owned(),
+        Ratio::Unknown => "- for each query of a client".to_owned(),
+    };
+    line(&mut text, "upstream", &format!("{} queries, {each}", scale.show(sent)));
     if figures.sum(&AUTOPATH_WALKS).or(figures.sum(&AUTOPATH_PLAIN)).is_some() {
         line(&mut text, "walks", &by(&AUTOPATH_WALKS, "outcome"));
         line(&mut text, "  steps", &by(&AUTOPATH_STEPS, "by"));
@@ -106,10 +116,13 @@ pub(super) fn counts(figures: &Figures, scale: &Scale) -> String {
 pub(super) fn standing(figures: &Figures) -> String {
     let mut text = String::new();
     let (up, times) = (figures.by(&UPSTREAM_UP, "to"), figures.by(&UPSTREAM_RTT, "to"));
-    for (place, (to, up)) in up.iter().enumerate() {
+    for (place, (to, up)) in up.iter().take(MOST_LINES).enumerate() {
         let state = if *up == 0.0 { "DOWN" } else { "up" };
         let time = times.get(to).map(|seconds| format!(", {}", short(*seconds))).unwrap_or_default();
         line(&mut text, if place == 0 { "upstreams" } else { "" }, &format!("{to} {state}{time}"));
+    }
+    if up.len() > MOST_LINES {
+        line(&mut text, "", &format!("and {} more", up.len() - MOST_LINES));
     }
     let limits = figures.by(&LIMIT, "of");
     let against = |used: Option<f64>, limit: &str| {
@@ -128,7 +141,7 @@ pub(super) fn standing(figures: &Figures) -> String {
     };
     let (ready, valid) = (said(&READY, "yes", "NO"), said(&CONFIG_VALID, "valid", "REFUSED, an older one is in use"));
     line(&mut text, "ready", &format!("{ready}, configuration on disk {valid}"));
-    for (address, intercepted) in figures.by(&NODE_INTERCEPTED, "address") {
+    for (address, intercepted) in figures.by(&NODE_INTERCEPTED, "address").into_iter().take(MOST_LINES) {
         let state = if intercepted == 0.0 { "NOT intercepted" } else { "intercepted" };
         line(&mut text, "node", &format!("{address} {state}"));
     }
@@ -136,11 +149,25 @@ pub(super) fn standing(figures: &Figures) -> String {
 }
 
 /// Upstream queries for each query of a client.
-pub(super) fn per_query(figures: &Figures) -> String {
+pub(super) enum Ratio {
+    Known(f64),
+    /// Blocks that ask upstreams do not count their clients.
+    Mixed,
+    /// There were no clients.
+    Unknown,
+}
+
+/// What is told of all upstreams, against what only blocks with `prometheus` tell: of these two a ratio can be made where
+/// every block that forwards is one of those.
+pub(super) fn per_query(figures: &Figures) -> Ratio {
     let sent = figures.sum(&UPSTREAM_QUERIES).unwrap_or(0.0);
+    let counting = figures.blocks(&PLUGIN_ENABLED, "prometheus");
+    if !figures.blocks(&PLUGIN_ENABLED, "forward").is_subset(&counting) {
+        return Ratio::Mixed;
+    }
     match figures.sum(&DNS_REQUESTS) {
-        Some(queries) if queries > 0.0 => format!("{:.2}", sent / queries),
-        _ => "-".to_owned(),
+        Some(queries) if queries > 0.0 => Ratio::Known(sent / queries),
+        _ => Ratio::Unknown,
     }
 }
 
@@ -174,7 +201,9 @@ fn line(text: &mut String, what: &str, said: &str) {
 fn words(counts: &BTreeMap<String, f64>, scale: &Scale) -> String {
     let mut counts: Vec<_> = counts.iter().filter(|(_, count)| **count > 0.0).collect();
     counts.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-    let shown: Vec<String> = counts.iter().map(|(word, count)| format!("{word} {}", scale.show(**count))).collect();
+    let shown = counts.iter().take(MOST_WORDS).map(|(word, count)| format!("{word} {}", scale.show(**count)));
+    let rest = counts.len().checked_sub(MOST_WORDS).filter(|rest| *rest > 0).map(|rest| format!("{rest} more"));
+    let shown: Vec<String> = shown.chain(rest).collect();
     if shown.is_empty() { "-".to_owned() } else { shown.join(", ") }
 }
 
@@ -248,6 +277,30 @@ mod tests {
         let shown = render("127.0.0.1:9353".parse().unwrap(), &Figures::read(text), ", up 3 h 12 min");
         let page = include_str!("../../docs/trouble.md");
         assert!(page.contains(&shown), "docs/trouble.md does not show this:\n{shown}");
+    }
+
+    #[test]
+    fn a_block_that_does_not_count_its_clients_leaves_no_ratio() {
+        let plugin = |zone: &str, name: &str| {
+            format!("coredns_plugin_enabled{{server=\"dns://:53\",zone=\"{zone}\",view=\"\",name=\"{name}\"}} 1\n")
+        };
+        let both = plugin(".", "forward") + &plugin(".", "prometheus") + &plugin("local.test.", "whoami");
+        let text = "coredns_dns_requests_total 10\ndnslet_upstream_queries_total{to=\"x\"} 5\n".to_owned() + &both;
+        let shown = |text: &str| counts(&Figures::read(text), &Scale::Total);
+        assert!(shown(&text).contains("5 queries, 0.50 for each query of a client\n"), "{}", shown(&text));
+        let mixed = text + &plugin("a.test.", "forward");
+        let part = "5 queries, some for blocks without `prometheus`, whose clients are not counted\n";
+        assert!(shown(&mixed).contains(part), "{}", shown(&mixed));
+    }
+
+    #[test]
+    fn there_is_a_last_line_and_a_last_word() {
+        let many: String = (0..5000).map(|n| format!("dnslet_upstream_up{{to=\"{n}\"}} 1\n")).collect();
+        let all = standing(&Figures::read(&many));
+        assert!(all.contains("\n             and 4960 more\n") && all.lines().count() < 50, "{all}");
+        let many: String = (0..5000).map(|n| format!("coredns_dns_responses_total{{rcode=\"{n}\"}} 1\n")).collect();
+        let all = counts(&Figures::read(&many), &Scale::Total);
+        assert!(all.contains(", 4970 more\n") && all.len() < 1000, "{all}");
     }
 
     #[test]

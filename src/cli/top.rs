@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::builder::ValueParser;
 
 use super::scrape::{self, Figures};
-use super::status::{self, Scale, share};
+use super::status::{self, Ratio, Scale, share};
 use super::value;
 use super::{Unheard, flags};
 use crate::observe::counters::{
@@ -102,7 +102,7 @@ impl Interval<'_> {
             rate(&DNS_REQUESTS),
             share(self.grown.sum(&CACHE_HITS).or(Some(0.0)), self.grown.sum(&CACHE_REQUESTS)),
             rate(&UPSTREAM_QUERIES),
-            status::per_query(&self.grown),
+            self.each(),
             rate(&AUTOPATH_SAVED),
             self.times(),
             status::rate(failed / self.seconds),
@@ -110,27 +110,51 @@ impl Interval<'_> {
         )
     }
 
+    fn each(&self) -> String {
+        match status::per_query(&self.grown) {
+            Ratio::Known(each) => format!("{each:.2}"),
+            Ratio::Mixed | Ratio::Unknown => "-".to_owned(),
+        }
+    }
+
     fn times(&self) -> String {
         let buckets = self.grown.buckets(&DNS_REQUEST_DURATION);
-        let shown = |part| quantile(&buckets, part).map_or("-".to_owned(), status::short);
+        let shown = |part| match quantile(&buckets, part) {
+            None => "-".to_owned(),
+            Some(Time::Within(limit)) => format!("<{}", status::short(limit)),
+            Some(Time::About(time)) => status::short(time),
+        };
         format!("p50 {}, p99 {}", shown(0.5), shown(0.99))
     }
 }
 
-/// The time that this part of all does not exceed, in seconds, as if times were spread evenly inside a bucket. Beyond the
-/// last limit that is a number it is that limit. `None` where nothing was counted.
-fn quantile(buckets: &[(f64, f64)], part: f64) -> Option<f64> {
+/// A time in seconds.
+#[derive(Debug, PartialEq)]
+enum Time {
+    About(f64),
+    /// The shortest that are told apart are not longer.
+    Within(f64),
+}
+
+/// The time that this part of all does not exceed, as if times were spread evenly inside a bucket; of the first, which has
+/// times of any size, only the limit is told. Beyond the last limit that is a number it is that limit. `None` where nothing
+/// was counted.
+fn quantile(buckets: &[(f64, f64)], part: f64) -> Option<Time> {
     let all = buckets.last().map(|(_, count)| *count).filter(|all| *all > 0.0)?;
     let rank = part * all;
     let (mut below, mut counted) = (0.0, 0.0);
-    for (limit, count) in buckets {
+    for (place, (limit, count)) in buckets.iter().enumerate() {
         if *count >= rank && *count > counted {
             let inside = (rank - counted) / (count - counted);
-            return Some(if limit.is_finite() { below + (limit - below) * inside } else { below });
+            return Some(match place {
+                _ if !limit.is_finite() => Time::About(below),
+                0 => Time::Within(*limit),
+                _ => Time::About(below + (limit - below) * inside),
+            });
         }
         (below, counted) = (*limit, counted.max(*count));
     }
-    Some(below)
+    Some(Time::About(below))
 }
 
 #[cfg(test)]
@@ -141,9 +165,11 @@ mod tests {
     fn a_quantile_is_found_inside_its_bucket() {
         let buckets = [(1.0, 50.0), (2.0, 90.0), (4.0, 90.0), (f64::INFINITY, 100.0)];
         let at = |part| quantile(&buckets, part).unwrap();
-        assert_eq!((at(0.25), at(0.5), at(0.7), at(0.9), at(0.99)), (0.5, 1.0, 1.5, 2.0, 4.0));
+        assert_eq!([0.25, 0.5].map(at), [Time::Within(1.0), Time::Within(1.0)]);
+        assert_eq!([0.7, 0.9, 0.99].map(at), [1.5, 2.0, 4.0].map(Time::About));
         assert_eq!(quantile(&[(1.0, 0.0), (f64::INFINITY, 0.0)], 0.5), None);
         assert_eq!(quantile(&[], 0.5), None);
-        assert_eq!(quantile(&[(1.0, 3.0), (2.0, 2.0)], 0.5), Some(1.0 / 3.0), "counts that fall are no reason to stop");
+        let falling = quantile(&[(1.0, 3.0), (2.0, 5.0), (3.0, 4.0)], 1.0);
+        assert_eq!(falling, Some(Time::About(1.5)), "counts that fall are no reason to stop");
     }
 }

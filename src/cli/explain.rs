@@ -1,10 +1,10 @@
 //! `explain`: what a pod's lookup does, step by step, without `autopath` and with it. The upstreams are really asked, by a
 //! resolver of this process; a running agent is neither needed nor disturbed.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use tokio::task::LocalSet;
 
 use super::{Unheard, flags, options};
@@ -22,7 +22,7 @@ mod stub;
 mod walk;
 
 use report::Report;
-use stub::{End, Lookup, Sent};
+use stub::{End, Lookup};
 
 /// Exit code of what cannot be explained as it was asked.
 pub(super) const USAGE: u8 = 2;
@@ -54,6 +54,9 @@ pub(super) struct Explain {
     /// The cluster's zone [default: that of the server block with autopath @query, or cluster.local]
     #[arg(long, value_name = "ZONE", help_heading = "Explain")]
     zone: Option<String>,
+    /// Queries ask for DNSSEC's records, as those of clients that validate do
+    #[arg(long = "do", value_name = "BOOL", default_value = "false", value_parser = flags::bool_parser(), action = ArgAction::Set, help_heading = "Explain")]
+    dnssec: bool,
     #[command(flatten)]
     pub(super) common: flags::Flags,
 }
@@ -67,6 +70,8 @@ pub(super) struct Question {
     absolute: bool,
     namespace: Name,
     types: Vec<Type>,
+    /// Queries have DO set.
+    dnssec: bool,
     search: Option<Vec<Name>>,
     zone: Option<Name>,
 }
@@ -97,6 +102,7 @@ impl Question {
             absolute: word.ends_with('.') && !word.ends_with("\\."),
             namespace: label(namespace)?,
             types: qtypes,
+            dnssec: flags.dnssec,
             search: flags.search.as_ref().map(suffixes).transpose()?,
             zone: flags.zone.as_ref().map(|zone| self::name("-zone", zone)).transpose()?,
         })
@@ -157,65 +163,123 @@ async fn run(question: &Question, routes: &Routes) -> Result<bool, Stop> {
     let plain = aside.subject(&without_autopath(routes), &question.options)?;
     let walking = aside.subject(routes, &question.options)?;
     let place = Place::of(question, routes, &walking);
-    let lookup = Lookup { types: question.types.clone(), list: names(question, &place), listen: place.listen };
-    let report = Report { question, routes, place: &place, lookup: &lookup };
+    for (path, fault) in &aside.unusable {
+        if place.file.as_ref() == Some(path) {
+            return Err(Stop::Unknown(fault.clone()));
+        }
+        super::complain(&format!("warning: {fault}; its block is explained as if it had no autopath"));
+    }
+    let lookup = |name: &Name| Lookup {
+        types: question.types.clone(),
+        list: place.names(name, question.absolute),
+        listen: place.listen,
+        dnssec: question.dnssec,
+    };
+    let asked = lookup(&question.name);
+    let report = Report { question, routes, place: &place, lookup: &asked };
     super::tell(&report.head())?;
-    let without = lookup.run(&plain).await;
-    super::tell(&report.plain(&without.0, without.1))?;
+    let without = asked.run(&plain).await;
+    super::tell(&report.plain(&without))?;
     let Some(route) = place.route else {
         super::tell(&report.off())?;
-        return Ok(without.1 == End::Found);
+        return Ok(without.end == End::Found);
     };
-    let with = lookup.run(&walking).await;
-    let behind = behind(&walking, &with.0).await;
-    super::tell(&report.walked(route, &with.0, with.1))?;
-    super::tell(&report.sum((&without.0, without.1), (&with.0, with.1), behind))?;
-    Ok(with.1 == End::Found)
+    let with = asked.run(&walking).await;
+    super::tell(&report.walked(route, &with))?;
+    let behind = settled(&walking).await - with.upstream();
+    let learnt = match place.top(question) {
+        Some(top) => {
+            let knowing = aside.subject(routes, &question.options)?;
+            lookup(&top).run(&knowing).await;
+            settled(&knowing).await;
+            Some((top, asked.run(&knowing).await))
+        }
+        None => None,
+    };
+    super::tell(&report.sum(&without, &with, behind, learnt))?;
+    Ok(with.end == End::Found)
 }
 
 /// Where the pod's queries go.
 struct Place {
     /// The cluster's zone.
     zone: Name,
-    /// The domains behind it.
-    domains: Arc<[Name]>,
+    /// The pod's search list.
+    search: Vec<Name>,
     /// The listener that is asked.
     listen: u16,
     /// The route whose `autopath` concerns such a pod.
     route: Option<usize>,
+    /// The file that this line takes the whole list from, where it is not the question that says it.
+    file: Option<PathBuf>,
 }
 
 impl Place {
+    /// The first block with `autopath @query` for the zone, or else, where no zone is named, with a list from a file.
     fn of(question: &Question, routes: &Routes, walking: &Subject) -> Place {
-        let walks = |route: &usize| match &routes.routes[*route].autopath {
-            Some(autopath) => matches!(autopath.list, List::Query(_)),
-            None => false,
+        let list = |route: usize| routes.routes[route].autopath.as_ref().map(|autopath| &autopath.list);
+        let first = |fits: &dyn Fn(&Name, usize) -> bool| {
+            routes.listens.iter().enumerate().find_map(|(listen, known)| {
+                let (zone, route) = known.zones.entries().find(|(zone, route)| fits(zone, *route))?;
+                Some((listen, zone.clone(), route))
+            })
         };
-        let found = routes.listens.iter().enumerate().find_map(|(listen, known)| {
-            let of_zone = |zone: &Name| question.zone.as_ref().is_none_or(|wanted| wanted == zone);
-            let (zone, route) = known.zones.entries().find(|(zone, route)| walks(route) && of_zone(zone))?;
-            let zones = routes.routes[route].autopath.as_ref().and_then(|autopath| autopath.zones.as_ref());
-            // A line of its own zones may stand in a larger block.
-            let zone = zones.and_then(|zones| zones.first()).unwrap_or(zone);
-            Some((listen, zone.clone(), route))
+        let of_zone = |zone: &Name| question.zone.as_ref().is_none_or(|wanted| wanted == zone);
+        let found = first(&|zone, route| matches!(list(route), Some(List::Query(_))) && of_zone(zone));
+        let of_file = |_: &Name, route| matches!(list(route), Some(List::File(_))) && question.zone.is_none();
+        let found = found.or_else(|| first(&of_file));
+        let route = found.as_ref().map(|(.., route)| *route);
+        let autopath = route.and_then(|route| routes.routes[route].autopath.as_ref());
+        let file = autopath.and_then(|autopath| match &autopath.list {
+            List::File(path) => Some(path.clone()),
+            List::Query(_) => None,
         });
-        let default = || question.zone.clone().unwrap_or_else(|| Name::parse(ZONE).expect("a name"));
-        let (zone, route) = found.as_ref().map_or((default(), None), |(_, zone, route)| (zone.clone(), Some(*route)));
+        // A line of its own zones may stand in a larger block.
+        let zones = autopath.filter(|_| file.is_none()).and_then(|autopath| autopath.zones.as_ref());
+        let zone = match (zones.and_then(|zones| zones.first()), &found) {
+            (Some(zone), _) => zone.clone(),
+            (None, Some((_, zone, _))) if file.is_none() => zone.clone(),
+            _ => question.zone.clone().unwrap_or_else(|| Name::parse(ZONE).expect("a name")),
+        };
         let listen = found.map_or_else(|| best_listen(routes, &zone), |(listen, ..)| listen);
         let domains = match (&question.search, route) {
             (Some(search), _) => search.as_slice().into(),
             (None, Some(route)) => walking.resolver.search_domains(route).unwrap_or_default(),
             (None, None) => aside::search_of_node(&zone).into(),
         };
-        Place { zone, domains, listen: listen as u16, route }
+        let of_cluster = if file.is_none() { cluster_suffixes(&question.namespace, &zone) } else { Vec::new() };
+        let search = of_cluster.into_iter().chain(domains.iter().cloned()).collect();
+        Place { zone, search, listen: listen as u16, route, file }
     }
 
-    /// The pod's search list.
-    fn search(&self, namespace: &Name) -> Vec<Name> {
-        let svc = Name::parse("svc").ok().and_then(|svc| joined(&svc, &self.zone));
-        let own = svc.as_ref().and_then(|svc| joined(namespace, svc));
-        own.into_iter().chain(svc).chain([self.zone.clone()]).chain(self.domains.iter().cloned()).collect()
+    /// The names that the stub resolver asks for, in order, as far as none has an answer.
+    fn names(&self, name: &Name, absolute: bool) -> Vec<Option<Name>> {
+        let as_it_is = Some(name.clone());
+        if absolute {
+            return vec![as_it_is];
+        }
+        let list = self.search.iter().map(|suffix| joined(name, suffix));
+        match name.label_count() > NDOTS {
+            true => std::iter::once(as_it_is).chain(list).collect(),
+            false => list.chain([as_it_is]).collect(),
+        }
     }
+
+    /// The last label of the name, where other names that end so teach something about this one.
+    fn top(&self, question: &Question) -> Option<Name> {
+        let labels = question.name.label_count();
+        let walked = self.file.is_none() && !question.absolute && (2..=NDOTS).contains(&labels);
+        let wire = question.name.as_wire();
+        let last = crate::dns::name::labels(wire).last().filter(|_| walked)?;
+        Name::from_wire(&wire[wire.len() - last.len() - 2..])
+    }
+}
+
+/// What is first in the search list of a namespace's pods.
+fn cluster_suffixes(namespace: &Name, zone: &Name) -> Vec<Name> {
+    let svc = Name::parse("svc").ok().and_then(|svc| joined(&svc, zone));
+    let own = svc.as_ref().and_then(|svc| joined(namespace, svc));
+    own.into_iter().chain(svc).chain([zone.clone()]).collect()
 }
 
 /// The listener that has the most to say about the cluster's zone; the first of equals.
@@ -228,32 +292,18 @@ fn best_listen(routes: &Routes, zone: &Name) -> usize {
     routes.listens.iter().position(|listen| depth(listen) == best).unwrap_or(0)
 }
 
-/// The names that the stub resolver asks for, in order, as far as none has an answer.
-fn names(question: &Question, place: &Place) -> Vec<Option<Name>> {
-    let as_it_is = Some(question.name.clone());
-    if question.absolute {
-        return vec![as_it_is];
-    }
-    let list = place.search(&question.namespace);
-    let list = list.iter().map(|suffix| joined(&question.name, suffix));
-    match question.name.label_count() > NDOTS {
-        true => std::iter::once(as_it_is).chain(list).collect(),
-        false => list.chain([as_it_is]).collect(),
-    }
-}
-
 fn without_autopath(routes: &Routes) -> Routes {
     let mut routes = routes.clone();
     routes.routes.iter_mut().for_each(|route| route.autopath = None);
     routes
 }
 
-/// Questions to upstreams that nobody waited for, once the last of them has come to an end.
-async fn behind(subject: &Subject, sent: &[Sent]) -> f64 {
+/// All questions to upstreams, once the last of them, for which nobody may wait, has come to an end.
+async fn settled(subject: &Subject) -> f64 {
     while subject.flights.aloft() > 0 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    stub::upstream_queries(subject) - sent.iter().map(Sent::upstream).sum::<f64>()
+    stub::upstream_queries(subject)
 }
 
 /// One name in front of another; `None` where that is too long.

@@ -148,6 +148,6 @@ impl Flags {
     }
 }
 
-fn bool_parser() -> ValueParser {
+pub(super) fn bool_parser() -> ValueParser {
     ValueParser::new(value::boolean)
 }

@@ -1,6 +1,7 @@
 //! A configuration put to work beside the agent, for an operator's questions: its upstreams are really asked, and nothing
 //! is bound, written or told to anybody.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cache::Cache;
@@ -20,6 +21,9 @@ use super::searches::{self, SearchFiles};
 use super::snapshot::own;
 use super::weights::WeightFiles;
 
+/// Queries that are in flight together are those of as many workers, so that what is counted for each can be told apart.
+pub const WORKERS: usize = 2;
+
 /// For which files that the routes name a start would be refused, in the same words: of each kind the first.
 pub fn refusals(routes: &Routes) -> Vec<String> {
     let upstreams = ResolvConfs::read(routes, &own(routes)).err().map(|error| error.to_string());
@@ -32,11 +36,13 @@ pub struct Aside {
     weights: WeightFiles,
     searches: SearchFiles,
     hosts: Hosts,
+    /// The search lists that cannot be used, by their files, with a sentence about each.
+    pub unusable: Vec<(PathBuf, String)>,
 }
 
 /// A resolver with nothing in its memory, and what it counts.
 pub struct Subject {
-    /// The resolver, with one worker.
+    /// The resolver, with [`WORKERS`].
     pub resolver: Arc<Resolver>,
     /// Its counts.
     pub registry: Arc<Registry>,
@@ -49,16 +55,17 @@ impl Aside {
     pub async fn read(routes: &Routes) -> Result<Aside, String> {
         let own = own(routes);
         let files = ResolvConfs::read(routes, &own).map_err(|error| error.to_string())?;
-        let (weights, searches) = (WeightFiles::read(routes)?, SearchFiles::read(routes)?);
+        let weights = WeightFiles::read(routes)?;
+        let (searches, unusable) = SearchFiles::read_all(routes);
         let hosts = Hosts::resolve(routes, &own, &Known::default()).await?;
-        Ok(Aside { files, weights, searches, hosts })
+        Ok(Aside { files, weights, searches, hosts, unusable })
     }
 
     /// A resolver for these routes, which name no more than those that were read. The error is a sentence for the
     /// operator.
     pub fn subject(&self, routes: &Routes, options: &Options) -> Result<Subject, String> {
         let budget = Budget::of(options, sockopt::descriptor_limit().ok());
-        let (registry, upstreams) = (Registry::new(1), Upstreams::with_pps(options.upstream_pps));
+        let (registry, upstreams) = (Registry::new(WORKERS), Upstreams::with_pps(options.upstream_pps));
         let pools = self.files.pools(routes, &self.hosts, &upstreams)?;
         let flights = Flights::new(budget.flights);
         let resolver = Resolver::new(Parts {

@@ -46,19 +46,28 @@ impl SearchFiles {
     /// Reads every file the routes name. The error, of the first that was named and cannot be used, is a sentence for the
     /// operator.
     pub(super) fn read(routes: &Routes) -> Result<SearchFiles, String> {
-        let mut files = BTreeMap::new();
+        let (files, faults) = SearchFiles::read_all(routes);
+        faults.into_iter().next().map_or(Ok(files), |(_, fault)| Err(fault))
+    }
+
+    /// The same, but what cannot be used is told beside it, and has no list: no walk begins there.
+    pub(super) fn read_all(routes: &Routes) -> (SearchFiles, Vec<(PathBuf, String)>) {
+        let (mut files, mut unusable) = (BTreeMap::new(), Vec::new());
         for (path, reader) in readers(routes) {
             let (list, fault) = match read(&path, &reader) {
                 Ok(Found { list, left_out }) => (list, left_out),
-                Err(fault) if reader == Reader::Client => return Err(fault),
                 Err(fault) => (Vec::new(), Some(fault)),
             };
-            if let Some(fault) = &fault {
-                tracing::warn!(plugin = "autopath", "{fault}");
+            match &fault {
+                Some(fault) if reader == Reader::Client && list.is_empty() => {
+                    unusable.push((path.clone(), fault.clone()));
+                }
+                Some(fault) => tracing::warn!(plugin = "autopath", "{fault}"),
+                None => {}
             }
             files.insert(path, Held { reader, list: list.into(), fault });
         }
-        Ok(SearchFiles(files))
+        (SearchFiles(files), unusable)
     }
 
     /// Reads the same files again and says what is new: the file whose list changed with its list, or what is wrong with

@@ -124,6 +124,13 @@ impl Registry {
         self.text.render() + &exposition.render()
     }
 
+    /// As much of it as one worker counts by itself.
+    pub fn render_worker(&self, worker: usize) -> String {
+        let mut exposition = Exposition::at_start();
+        self.workers[worker].expose(&mut exposition);
+        exposition.render()
+    }
+
     fn describe(&self) {
         for metric in TABLE.iter().filter(|metric| metric.home == Home::Handle) {
             match metric.kind {

@@ -2,13 +2,18 @@
 
 use std::fmt::Write;
 
-use super::stub::{End, Lookup, Reply, Sent};
+use super::stub::{Course, End, Lookup, Reply, Sent, Turn};
 use super::{NDOTS, Place, Question, walk};
 use crate::cli::status::short;
+use crate::dns::name::MAX_NAME;
 use crate::dns::{Name, Rcode, Type};
-use crate::observe::counters::{AUTOPATH_PLAIN, AUTOPATH_WALKS};
+use crate::observe::counters::{AAAA_OFF, AUTOPATH_PLAIN, AUTOPATH_WALKS};
 use crate::plugins::policy::autopath::Autopath;
 use crate::routes::Routes;
+
+/// First names of `@query` are not longer, in octets: with the longest name of a namespace in it, the name before could have
+/// been too long to be asked for.
+const LONGEST: usize = MAX_NAME - 64;
 
 /// Everything the text is about.
 pub(super) struct Report<'a> {
@@ -27,8 +32,14 @@ impl Report<'_> {
         let mut text = format!("A pod in namespace {namespace} looks for {name} ({})", types.join(" and "));
         let listen = &self.routes.listens[usize::from(place.listen)];
         let _ = writeln!(text, " at {}.", if listen.explicit { listen.address.to_string() } else { listen.server() });
-        let list: Vec<String> = place.search(&question.namespace).iter().map(bare).collect();
-        let _ = writeln!(text, "Its resolv.conf: search {}, ndots:{NDOTS}.", list.join(" "));
+        let list: Vec<String> = place.search.iter().map(bare).collect();
+        let _ = write!(text, "Its resolv.conf: search {}, ndots:{NDOTS}", list.join(" "));
+        match &place.file {
+            None => text += ".\n",
+            Some(file) => {
+                let _ = writeln!(text, "; that is the list in {}, whatever the namespace.", file.display());
+            }
+        }
         if question.absolute {
             text += "The name ends with a dot, so it is asked for as it is.\n";
         } else if question.name.label_count() > NDOTS {
@@ -37,23 +48,22 @@ impl Report<'_> {
                 "The name has {NDOTS} dots or more, so it is asked for as it is first; musl asks no more than that."
             );
         }
-        for suffix in self.lookup.list.iter().zip(place.search(&question.namespace)).filter(|(name, _)| name.is_none())
-        {
+        for suffix in self.lookup.list.iter().zip(&place.search).filter(|(name, _)| name.is_none()) {
             let _ = writeln!(
                 text,
                 "Below {} the name would have more than 255 octets, so that is left out.",
-                bare(&suffix.1)
+                bare(suffix.1)
             );
         }
         text
     }
 
     /// The lookup without walks.
-    pub(super) fn plain(&self, sent: &[Sent], end: End) -> String {
+    pub(super) fn plain(&self, course: &Course) -> String {
         let mut text = "\nWithout autopath\n".to_owned();
-        self.list(&mut text, sent, |_, _| String::new());
-        text += &self.musl(sent, end);
-        text + &result(sent, end)
+        self.list(&mut text, course, |_, _| String::new());
+        text += &self.musl(course);
+        text + &result(course)
     }
 
     /// Why there is nothing to compare with.
@@ -76,15 +86,15 @@ impl Report<'_> {
     }
 
     /// The lookup with walks, and what they did.
-    pub(super) fn walked(&self, route: usize, sent: &[Sent], end: End) -> String {
+    pub(super) fn walked(&self, route: usize, course: &Course) -> String {
         let mut text = "\nWith autopath\n".to_owned();
         let autopath = self.routes.routes[route].autopath.as_ref();
-        self.list(&mut text, sent, |index, sent| self.why(index, sent, autopath));
-        text + &result(sent, end)
+        self.list(&mut text, course, |turn, sent| self.why(turn, sent, autopath));
+        text + &result(course)
     }
 
     /// What was done about one query, and why.
-    fn why(&self, index: usize, sent: &Sent, autopath: Option<&Autopath>) -> String {
+    fn why(&self, turn: usize, sent: &Sent, autopath: Option<&Autopath>) -> String {
         let words = |metric, label| -> Vec<(String, f64)> {
             sent.grown.by(metric, label).into_iter().filter(|(_, count)| *count > 0.0).collect()
         };
@@ -115,37 +125,73 @@ impl Report<'_> {
                     autopath.map_or(0, |autopath| autopath.max_depth)
                 ),
                 "loop" => "its aliases lead back to the name asked for".to_owned(),
+                "truncated" => "its upstream truncates the answer".to_owned(),
+                "late" => "the upstreams were too slow, all together".to_owned(),
                 other => other.to_owned(),
             };
             let _ = writeln!(text, "       -> answered plainly: {why}");
         }
-        if text.is_empty() && index < self.question.types.len() {
-            let _ = writeln!(text, "       -> answered plainly: {}", self.refusal(sent.qtype));
+        if text.is_empty() && turn == 0 {
+            let _ = writeln!(text, "       -> answered plainly: {}", self.refusal(sent));
         }
         text
     }
 
     /// Why the first query is none that a list is walked for.
-    fn refusal(&self, qtype: Type) -> String {
+    fn refusal(&self, sent: &Sent) -> String {
         if self.question.absolute || self.question.name.label_count() > NDOTS {
             return "it is not the first name of a search list".to_owned();
         }
-        format!("lists are not walked for type {qtype}, or its server block has no autopath for it")
-    }
-
-    fn list(&self, text: &mut String, sent: &[Sent], more: impl Fn(usize, &Sent) -> String) {
-        let width = sent.iter().map(|sent| sent.name.to_string().chars().count()).max().unwrap_or(0);
-        for (index, sent) in sent.iter().enumerate() {
-            let (name, qtype) = (sent.name.to_string(), sent.qtype.to_string());
-            let (said, took) = (said(&sent.reply, sent.qtype), short(sent.took.as_secs_f64()));
-            let _ =
-                writeln!(text, "{:>3}. {qtype:<5} {name:<width$}  {said}; {took}, {}", index + 1, self.whence(sent));
-            *text += &more(index, sent);
+        if let (Some(None), Some(suffix)) = (self.lookup.list.first(), self.place.search.first()) {
+            let first = bare(suffix);
+            return format!(
+                "the first name of the list, below {first}, is too long to be asked for, and this is another"
+            );
+        }
+        let Some((route, zone)) = self.route_of(sent) else { return "there is no server block for it".to_owned() };
+        let Some(autopath) = &self.routes.routes[route].autopath else {
+            return format!("the server block {zone} has no autopath");
+        };
+        if autopath.zones.as_ref().is_some_and(|zones| !zones.iter().any(|zone| sent.name.is_under(zone))) {
+            return "the autopath line of its server block is about other zones".to_owned();
+        }
+        match sent.qtype {
+            _ if self.question.dnssec => {
+                "the query has DO set: who validates can make nothing of an alias of ours".to_owned()
+            }
+            Type::AAAA if sent.grown.sum(&AAAA_OFF).is_some_and(|count| count > 0.0) => {
+                "`aaaa off` has the answer".to_owned()
+            }
+            _ if self.place.file.is_none() && sent.name.as_wire().len() > LONGEST => format!(
+                "it has more than {LONGEST} octets: before such a name there may be one in a list that is too long to be asked \
+                 for, so it need not be the first"
+            ),
+            Type::A | Type::AAAA => "its server block answers it before any list is walked".to_owned(),
+            qtype => format!("lists are not walked for type {qtype}"),
         }
     }
 
-    /// Which server block a query met, and who was asked.
-    fn whence(&self, sent: &Sent) -> String {
+    fn list(&self, text: &mut String, course: &Course, more: impl Fn(usize, &Sent) -> String) {
+        let width = course.queries().map(|sent| sent.name.to_string().chars().count()).max().unwrap_or(0);
+        let mut number = 0;
+        for (turn, all) in course.turns.iter().enumerate() {
+            for sent in &all.sent {
+                number += 1;
+                let (name, qtype) = (sent.name.to_string(), sent.qtype.to_string());
+                let (said, took) = (said(&sent.reply, sent.qtype), short(sent.took.as_secs_f64()));
+                let block = match self.route_of(sent) {
+                    Some((_, zone)) => format!("block {zone}"),
+                    None => "no server block".to_owned(),
+                };
+                let _ = writeln!(text, "{number:>3}. {qtype:<5} {name:<width$}  {said}; {took}, {block}");
+                *text += &more(turn, sent);
+            }
+            let _ = writeln!(text, "       {}", self.whence(all));
+        }
+    }
+
+    /// The server block that a query meets.
+    fn route_of(&self, sent: &Sent) -> Option<(usize, &Name)> {
         let wire = sent.name.as_wire();
         let mut offsets = Vec::new();
         let mut at = 0;
@@ -154,41 +200,44 @@ impl Report<'_> {
             at += label.len() + 1;
         }
         let zones = &self.routes.listens[usize::from(self.place.listen)].zones;
-        let Some((route, zone)) = zones.find(wire, &offsets, sent.qtype) else {
-            return "no server block".to_owned();
-        };
-        let block = format!("block {}", zones.zone(zone));
-        if sent.asked.is_empty() {
-            return format!("{block}, nobody was asked");
+        let (route, zone) = zones.find(wire, &offsets, sent.qtype)?;
+        Some((route, zones.zone(zone)))
+    }
+
+    /// Who was asked for one name.
+    fn whence(&self, turn: &Turn) -> String {
+        if turn.asked.is_empty() {
+            return "nobody was asked".to_owned();
         }
         let count = |(to, count): (&String, &f64)| match count {
             1.0 => to.clone(),
             _ => format!("{to} {count:.0} times"),
         };
-        let asked: Vec<String> = sent.asked.iter().map(count).collect();
+        let asked: Vec<String> = turn.asked.iter().map(count).collect();
         // A walk asks in other blocks as well.
-        let lines = self.routes.routes[route].forwards.iter().filter(|_| sent.told.is_none());
-        let line = lines.into_iter().find(|forward| forward.matches(wire));
+        let sent = turn.sent.first().filter(|_| turn.sent.iter().all(|sent| sent.told.is_none()));
+        let line = sent.and_then(|sent| {
+            let (route, _) = self.route_of(sent)?;
+            self.routes.routes[route].forwards.iter().find(|forward| forward.matches(sent.name.as_wire()))
+        });
         let line = line.map(|forward| {
             let targets: Vec<String> = forward.spec.targets.iter().map(ToString::to_string).collect();
             format!(" (forward {} {})", forward.from, targets.join(" "))
         });
-        format!("{block}, asked {}{}", asked.join(" and "), line.unwrap_or_default())
+        format!("asked {}{}", asked.join(" and "), line.unwrap_or_default())
     }
 
     /// Where musl, which asks for both families as well, would end before glibc does.
-    fn musl(&self, sent: &[Sent], end: End) -> String {
+    fn musl(&self, course: &Course) -> String {
         if self.question.types != [Type::A, Type::AAAA] || self.question.absolute {
             return String::new();
         }
-        let pairs = || sent.chunks(2).enumerate();
-        let ends = pairs()
-            .find(|(_, pair)| pair.iter().any(|sent| sent.reply.answered) || pair[0].reply.rcode != Rcode::NXDOMAIN);
+        let answered = |turn: &Turn| turn.sent.iter().any(|sent| sent.reply.answered);
+        let mut turns = course.turns.iter().enumerate();
+        let ends = turns.find(|(_, turn)| answered(turn) || turn.sent[0].reply.rcode != Rcode::NXDOMAIN);
         match ends {
-            Some((at, pair))
-                if at + 1 < pairs().count() || end == End::Found && !pair.iter().any(|s| s.reply.answered) =>
-            {
-                let why = match pair[0].reply.rcode {
+            Some((at, turn)) if at + 1 < course.turns.len() || course.end == End::Found && !answered(turn) => {
+                let why = match turn.sent[0].reply.rcode {
                     Rcode::NOERROR => "the name exists",
                     _ => "that is a failure",
                 };
@@ -198,22 +247,34 @@ impl Report<'_> {
         }
     }
 
-    /// What the two cost.
-    pub(super) fn sum(&self, without: (&[Sent], End), with: (&[Sent], End), behind: f64) -> String {
-        let upstream = |sent: &[Sent]| sent.iter().map(Sent::upstream).sum::<f64>();
-        let mut text = format!("\n{:<34}{:>16}{:>16}\n", "", "without autopath", "with autopath");
-        let mut row = |what: &str, without: f64, with: f64| {
-            let _ = writeln!(text, "{what:<34}{without:>16}{with:>16}");
+    /// What they cost: without, with, what was asked in the background for that, and with where more was known beforehand.
+    pub(super) fn sum(&self, without: &Course, with: &Course, behind: f64, learnt: Option<(Name, Course)>) -> String {
+        let last = learnt.as_ref().map(|(top, _)| format!("with autopath, other names in {} known", bare(top)));
+        let width = last.as_ref().map_or(0, String::len).max(32);
+        let mut text = format!("\n{:<width$}  queries of the pod  queries to upstreams\n", "");
+        let mut row = |what: &str, pod: Option<&Course>, upstream: f64| {
+            let pod = pod.map(|course| course.queries().count().to_string()).unwrap_or_default();
+            let _ = writeln!(text, "{what:<width$}{pod:>20}{upstream:>22}");
         };
-        row("queries of the pod", without.0.len() as f64, with.0.len() as f64);
-        row("queries to upstreams", upstream(without.0), upstream(with.0));
+        row("without autopath", Some(without), without.upstream());
+        row("with autopath", Some(with), with.upstream());
         if behind > 0.0 {
-            let _ = writeln!(text, "{:<34}{:>16}{behind:>16}", "  and later, for other names", "");
+            row("  and later, for other names", None, behind);
         }
-        text += "Memory was empty at the start of both. What stays there (the denials of the cluster's zone, the namespace)\n\
-                 saves the next lookups those questions.\n";
-        if without.1 != with.1 {
-            text += "The two ended differently: the upstreams did not say the same twice.\n";
+        if let (Some(what), Some((_, course))) = (&last, &learnt) {
+            row(what, Some(course), course.upstream());
+        }
+        text += "Memory was empty at the start of each";
+        text += &match &learnt {
+            None => ".\n".to_owned(),
+            Some((top, _)) => format!(
+                " but the last, for which the agent had been asked for {0} below\neach suffix: what is known then of the \
+                 namespace, and of {0} in the cluster, serves all names in {0}.\n",
+                bare(top)
+            ),
+        };
+        if without.end != with.end || learnt.is_some_and(|(_, course)| course.end != with.end) {
+            text += "They ended differently: the upstreams did not say the same each time.\n";
         }
         text
     }
@@ -233,9 +294,9 @@ fn said(reply: &Reply, qtype: Type) -> String {
     text
 }
 
-fn result(sent: &[Sent], end: End) -> String {
-    let data: Vec<&str> = sent.iter().flat_map(|sent| &sent.reply.data).map(String::as_str).collect();
-    let found = match end {
+fn result(course: &Course) -> String {
+    let data: Vec<&str> = course.queries().flat_map(|sent| &sent.reply.data).map(String::as_str).collect();
+    let found = match course.end {
         End::Found => data.join(", "),
         End::NoData => "the name exists, without such records".to_owned(),
         End::Missing => "no such name".to_owned(),

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 
 use crate::cli::scrape::Figures;
 use crate::dns::convert::Outgoing;
 use crate::dns::header::{self, Count};
 use crate::dns::{Class, Expanded, Name, Protocol, Rcode, Record, Type};
 use crate::life::aside::Subject;
+use crate::observe::Registry;
 use crate::observe::counters::UPSTREAM_QUERIES;
 use crate::resolve::{Client, Told, Verdict};
 use crate::sys::clock;
@@ -24,6 +28,21 @@ pub(super) struct Lookup {
     pub(super) list: Vec<Option<Name>>,
     /// The listener that is asked.
     pub(super) listen: u16,
+    /// Whether queries ask for DNSSEC's records.
+    pub(super) dnssec: bool,
+}
+
+/// What a lookup was made of, and how it ended.
+pub(super) struct Course {
+    pub(super) turns: Vec<Turn>,
+    pub(super) end: End,
+}
+
+/// The queries for one name, in flight at the same time.
+pub(super) struct Turn {
+    pub(super) sent: Vec<Sent>,
+    /// Questions to upstreams while the replies were awaited, by upstream.
+    pub(super) asked: BTreeMap<String, f64>,
 }
 
 /// One query and its reply.
@@ -32,9 +51,7 @@ pub(super) struct Sent {
     pub(super) qtype: Type,
     pub(super) reply: Reply,
     pub(super) took: Duration,
-    /// Questions to upstreams while the reply was awaited, by upstream.
-    pub(super) asked: BTreeMap<String, f64>,
-    /// All counts, as far as they grew meanwhile.
+    /// What its worker counted meanwhile.
     pub(super) grown: Figures,
     /// The walk that it took.
     pub(super) told: Option<Told>,
@@ -63,54 +80,58 @@ pub(super) enum End {
 }
 
 impl Lookup {
-    /// Makes the lookup as glibc does: the next name when neither family has an answer, on over SERVFAIL, which is
-    /// remembered to the end. Families are asked one after the other here, so that what one costs can be told.
-    pub(super) async fn run(&self, subject: &Subject) -> (Vec<Sent>, End) {
-        let (mut sent, mut end) = (Vec::new(), End::Missing);
+    /// Makes the lookup as glibc does: both families of a name at once; the next name when neither has an answer, on over
+    /// SERVFAIL, which is remembered to the end.
+    pub(super) async fn run(&self, subject: &Subject) -> Course {
+        let (mut turns, mut end) = (Vec::new(), End::Missing);
         for name in self.list.iter().flatten() {
-            let from = sent.len();
-            for qtype in &self.types {
-                sent.push(self.ask(subject, name, *qtype).await);
-            }
-            let of_name = &sent[from..];
+            turns.push(self.turn(subject, name).await);
+            let of_name = turns.last().map_or(&[][..], |turn| &turn.sent);
             if of_name.iter().any(|sent| sent.reply.answered) {
                 let data = of_name.iter().any(|sent| !sent.reply.data.is_empty());
-                return (sent, if data { End::Found } else { End::NoData });
+                return Course { turns, end: if data { End::Found } else { End::NoData } };
             }
             match of_name.iter().map(|sent| sent.reply.rcode).max_by_key(|rcode| severity(*rcode)) {
                 Some(Rcode::NXDOMAIN) | None => {}
                 Some(Rcode::NOERROR) if end == End::Missing => end = End::NoData,
                 Some(Rcode::NOERROR) => {}
                 Some(Rcode::SERVFAIL) => end = End::Failed,
-                Some(_) => return (sent, End::Failed),
+                Some(_) => return Course { turns, end: End::Failed },
             }
         }
-        (sent, end)
+        Course { turns, end }
     }
 
-    async fn ask(&self, subject: &Subject, name: &Name, qtype: Type) -> Sent {
-        let plain = Outgoing::plain(name.as_wire(), qtype, Class::IN);
-        // With EDNS, which glibc does not use by itself, failures say why.
-        let message = Outgoing { edns: Some((1232, false)), ..plain }.to_wire(0);
-        let (before, started) = (Figures::read(&subject.registry.render()), clock::now());
-        let mut out = vec![0; usize::from(u16::MAX)];
-        let (client, mut told) = (self.client(subject), None);
-        match subject.resolver.answer(0, started, &message, &client, &mut out) {
-            Verdict::Reply(length) => out.truncate(length),
-            Verdict::Refresh(length, refreshes) => {
-                out.truncate(length);
-                for refresh in refreshes {
-                    tokio::task::spawn_local(async move { refresh.resolve(&mut Vec::new()).await });
-                }
-            }
-            Verdict::Silence => out.clear(),
-            Verdict::Miss(miss) => miss.resolve(&mut out).await,
-            Verdict::Walk(walk) => told = Some(walk.resolve_and_tell(&mut out).await),
-        }
-        let took = clock::now().duration_since(started);
+    async fn turn(&self, subject: &Subject, name: &Name) -> Turn {
+        let before = Figures::read(&subject.registry.render());
+        let going: Vec<Going> =
+            self.types.iter().enumerate().map(|(worker, qtype)| self.send(subject, worker, name, *qtype)).collect();
+        let sent = join_all(going.into_iter().map(Going::reply)).await;
         let grown = Figures::read(&subject.registry.render()).since(&before);
         let asked = grown.by(&UPSTREAM_QUERIES, "to").into_iter().filter(|(_, count)| *count > 0.0).collect();
-        Sent { name: name.clone(), qtype, reply: Reply::read(&out, qtype), took, asked, grown, told }
+        Turn { sent, asked }
+    }
+
+    /// Gives a query to a worker, which looks at memory, and takes its place where it has to be waited for.
+    fn send(&self, subject: &Subject, worker: usize, name: &Name, qtype: Type) -> Going {
+        let plain = Outgoing::plain(name.as_wire(), qtype, Class::IN);
+        // With EDNS, which glibc does not use by itself, failures say why.
+        let message = Outgoing { edns: Some((1232, self.dnssec)), ..plain }.to_wire(0);
+        let (registry, started) = (Arc::clone(&subject.registry), clock::now());
+        let before = Figures::read(&registry.render_worker(worker));
+        let mut out = vec![0; usize::from(u16::MAX)];
+        let verdict = match subject.resolver.answer(worker, started, &message, &self.client(subject), &mut out) {
+            Verdict::Miss(mut miss) => {
+                miss.board();
+                Verdict::Miss(miss)
+            }
+            Verdict::Walk(mut walk) => {
+                walk.board();
+                Verdict::Walk(walk)
+            }
+            verdict => verdict,
+        };
+        Going { name: name.clone(), qtype, registry, worker, before, started, verdict, out }
     }
 
     /// A program of this host, so that no network has to be let in for it.
@@ -118,6 +139,53 @@ impl Lookup {
         let local = subject.resolver.routes().listens[usize::from(self.listen)].address;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Client { peer: loopback, protocol: Protocol::Udp, listen: self.listen, local }
+    }
+}
+
+/// A query that has been sent.
+struct Going {
+    name: Name,
+    qtype: Type,
+    registry: Arc<Registry>,
+    worker: usize,
+    /// What the worker had counted.
+    before: Figures,
+    started: Instant,
+    verdict: Verdict,
+    /// The reply, where that is known.
+    out: Vec<u8>,
+}
+
+impl Going {
+    async fn reply(self) -> Sent {
+        let Going { name, qtype, registry, worker, before, started, verdict, mut out } = self;
+        let mut told = None;
+        match verdict {
+            Verdict::Reply(length) => out.truncate(length),
+            Verdict::Refresh(length, misses) => {
+                out.truncate(length);
+                for miss in misses {
+                    tokio::task::spawn_local(async move { miss.resolve(&mut Vec::new()).await });
+                }
+            }
+            Verdict::Silence => out.clear(),
+            Verdict::Miss(miss) => miss.resolve(&mut out).await,
+            Verdict::Walk(walk) => told = Some(walk.resolve_and_tell(&mut out).await),
+        }
+        let took = clock::now().duration_since(started);
+        let grown = Figures::read(&registry.render_worker(worker)).since(&before);
+        Sent { name, qtype, reply: Reply::read(&out, qtype), took, grown, told }
+    }
+}
+
+impl Course {
+    pub(super) fn queries(&self) -> impl Iterator<Item = &Sent> {
+        self.turns.iter().flat_map(|turn| &turn.sent)
+    }
+
+    /// How many questions went to upstreams for it.
+    pub(super) fn upstream(&self) -> f64 {
+        self.turns.iter().flat_map(|turn| turn.asked.values()).sum()
     }
 }
 
@@ -133,13 +201,6 @@ fn severity(rcode: Rcode) -> u8 {
         Rcode::NOERROR => 1,
         Rcode::SERVFAIL => 2,
         _ => 3,
-    }
-}
-
-impl Sent {
-    /// How many questions went to upstreams for it.
-    pub(super) fn upstream(&self) -> f64 {
-        self.asked.values().sum()
     }
 }
 

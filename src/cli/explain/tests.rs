@@ -10,8 +10,10 @@ fn question(arguments: &[&str]) -> Result<Question, String> {
 
 fn list(arguments: &[&str], domains: &[&str]) -> Vec<String> {
     let domains: Vec<Name> = domains.iter().map(|name| Name::parse(name).unwrap()).collect();
-    let place = Place { zone: Name::parse("k8s.test").unwrap(), domains: domains.into(), listen: 0, route: None };
-    let names = names(&question(arguments).unwrap(), &place);
+    let (zone, question) = (Name::parse("k8s.test").unwrap(), question(arguments).unwrap());
+    let search = [cluster_suffixes(&question.namespace, &zone), domains].concat();
+    let place = Place { zone, search, listen: 0, route: None, file: None };
+    let names = place.names(&question.name, question.absolute);
     names.iter().map(|name| name.as_ref().map_or("-".to_owned(), Name::to_string)).collect()
 }
 

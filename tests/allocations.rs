@@ -107,13 +107,14 @@ fn walked() -> Vec<(&'static str, Vec<u8>, u8, u8)> {
         ("a Service without", below("db", Type::MX), 0, 0),
         ("AAAA off", below("www.example.com", Type::AAAA), 0, 0),
         ("continued", query("missing.two.svc.cluster.local", Type::A, None), 3, 0),
+        ("excepted", below("www.example.test", Type::A), 0, 2),
     ]
 }
 
 #[test]
 fn replies_from_earlier_walks_allocate_nothing() {
     let corefile = "cluster.local:53 {\n    bind 127.0.0.1\n    aaaa off\n    cache {\n        denial_cut cluster.local\n    \
-                    }\n    autopath @query {\n        search .\n    }\n    forward . {up}\n}\n\
+                    }\n    autopath @query {\n        search .\n        except example.test\n    }\n    forward . {up}\n}\n\
                     .:53 {\n    bind 127.0.0.1\n    cache\n    forward . {up}\n}\n";
     let queries: Vec<_> = walked().into_iter().map(|(_, query, ..)| query).collect();
     let warm = Warm::new(corefile, &queries);

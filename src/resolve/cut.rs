@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::{Entry, Settings};
+use crate::cache::settings::ServeStale;
+use crate::cache::{Entry, Lifetime, Settings};
 use crate::dns::header::{AD, Count};
 use crate::dns::name::{is_under, labels};
 use crate::dns::{Builder, Class, Ede, Explained, Query, Rcode, Response, Type, reply};
@@ -26,6 +27,36 @@ impl Resolver {
     /// Never one of a zone's apex in `denial_cut`, nor of a name above the zone of the server block or that another
     /// `forward` line asks for. DS is a matter of the zone above (RFC 4035 section 3.1.4.1), ANY one for people.
     pub(super) fn cut(&self, way: &Way<'_>, settings: &Settings, query: &mut Query<'_>) -> Option<Arc<Entry>> {
+        let (entry, refused) = self.above(way, settings, query, |entry| entry.is_fresh(way.now))?;
+        if refused {
+            self.registry.worker(way.worker).count(Event::DenialCutRefused);
+        }
+        (!refused).then_some(entry)
+    }
+
+    /// The same of an expired denial that is still used, as an expired entry of the asked name itself.
+    pub(super) fn cut_by_stale(
+        &self,
+        way: &Way<'_>,
+        settings: &Settings,
+        stale: &ServeStale,
+        query: &mut Query<'_>,
+    ) -> Option<Arc<Entry>> {
+        let usable = |entry: &Entry| entry.expired_for(way.now) < stale.duration;
+        let (above, _) = self.above(way, settings, query, usable).filter(|(_, refused)| !refused)?;
+        let lifetime = Lifetime { class: above.class, duration: above.lifetime, whole_name: true };
+        let quota = &self.lines[way.route_index].quotas[1];
+        Some(Arc::new(Entry::new(denial_beneath(query, &above.response), &lifetime, above.stored, quota)))
+    }
+
+    /// The usable denial of the nearest name above, and whether it says nothing of the asked one.
+    fn above(
+        &self,
+        way: &Way<'_>,
+        settings: &Settings,
+        query: &mut Query<'_>,
+        usable: impl Fn(&Entry) -> bool,
+    ) -> Option<(Arc<Entry>, bool)> {
         if query.qclass != Class::IN || matches!(query.qtype, Type::DS | Type::ANY) {
             return None;
         }
@@ -40,18 +71,15 @@ impl Resolver {
                 continue;
             }
             let found = self.cache.get(&self.cache.key(fingerprint, &query.key(WHOLE_NAME, bits)[from..]));
-            let Some(entry) = found.filter(|entry| entry.is_fresh(way.now) && denies_name(&entry.response)) else {
+            let Some(entry) = found.filter(|entry| usable(entry) && denies_name(&entry.response)) else {
                 continue;
             };
             let above = &query.name()[from..];
             if !asked_alike(&way.route.forwards, query.name(), above) {
                 return None;
             }
-            if self.cache.beneath().knows(self.cache.key(fingerprint, above).hash(), way.now) {
-                self.registry.worker(way.worker).count(Event::DenialCutRefused);
-                return None;
-            }
-            return Some(entry);
+            let refused = self.cache.beneath().knows(self.cache.key(fingerprint, above).hash(), way.now);
+            return Some((entry, refused));
         }
         None
     }

@@ -142,7 +142,12 @@ impl Resolver {
             (_, Some(whole)) => Some(whole),
             (exact, None) => exact,
         };
-        newest.filter(usable).map_or(Found::Absent, Found::Stale)
+        match newest {
+            // What was known of the name only by one above it is so still.
+            None => self.cut_by_stale(way, settings, stale, query).map_or(Found::Absent, Found::Stale),
+            Some(entry) if usable(&entry) => Found::Stale(entry),
+            Some(_) => Found::Absent,
+        }
     }
 
     fn hit(

@@ -112,7 +112,8 @@ impl World {
         self
     }
 
-    /// Some names are denied, or fail, for one family only. They have no names beneath: those would be cut rightly.
+    /// Some names fail for one family only, or are denied for AAAA although they have A (RFC 4074 section 4.2): outside, for
+    /// no cluster's server does that. They have no names beneath: those would be cut rightly.
     pub fn odd(mut self, chance: &mut Chance) -> World {
         for (name, has) in &self.names {
             let Has::Kinds(kinds, _) = has else { continue };
@@ -123,7 +124,8 @@ impl World {
             };
             let beneath = format!(".{name}");
             if chance.percent(35) && !self.names.keys().any(|name| name.ends_with(&beneath)) {
-                self.odd.insert(name.clone(), (one, chance.of(&[NXDOMAIN, NXDOMAIN, SERVFAIL])));
+                let denied = one == AAAA && !name.ends_with(ZONE) && chance.percent(70);
+                self.odd.insert(name.clone(), (one, if denied { NXDOMAIN } else { SERVFAIL }));
             }
         }
         self

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cache::Entry;
 use crate::dns::{Class, MAX_NAME, Query, Rcode, Type, header};
 use crate::resolve::lookup::{Known, STALE_TTL};
 use crate::resolve::miss::Miss;
@@ -17,7 +18,7 @@ pub(in crate::resolve) struct Asker {
     pub(super) worker: usize,
     pub(super) client: Client,
     /// What was used and wants to be renewed in the background.
-    renewals: Vec<(Box<[u8]>, Type)>,
+    renewals: Vec<(Box<[u8]>, Type, Arc<Entry>)>,
 }
 
 /// What memory has for a name.
@@ -38,7 +39,7 @@ impl Asker {
 
     /// What memory has for a name, or the question for it.
     pub(super) fn look(&mut self, name: &[u8], qtype: Type, now: Instant) -> Looked {
-        let mut renew = false;
+        let mut renewal = None;
         let looked = self.on_way(name, qtype, now, |way, query| {
             if qtype == Type::AAAA && way.route.aaaa.as_ref().is_some_and(|aaaa| aaaa.is_off(name)) {
                 return Looked::Said(Said::nothing(now));
@@ -51,11 +52,13 @@ impl Asker {
             };
             match self.resolver.know(way, settings, query) {
                 Known::Fresh(entry) => {
-                    renew = self.resolver.is_popular(way, settings, query, &entry);
+                    if self.resolver.is_popular(way, settings, query, &entry) {
+                        renewal = Some(entry.clone());
+                    }
                     Looked::Said(Said::fresh(entry, now))
                 }
                 Known::Stale { entry, hope } => {
-                    renew = hope;
+                    renewal = hope.then(|| entry.clone());
                     Looked::Said(Said::stale(entry, stale_ttl(way)))
                 }
                 Known::Failed(failure) => Looked::Said(Said::outcome(failure, now)),
@@ -63,22 +66,19 @@ impl Asker {
                 Known::Unknown(old) => Looked::Open(Miss::new(self.resolver.clone(), way, query, old)),
             }
         });
-        if renew {
-            self.renewals.push((name.into(), qtype));
-        }
+        self.renewals.extend(renewal.map(|entry| (name.into(), qtype, entry)));
         looked.unwrap_or_else(|| Looked::Said(Said::refused()))
     }
 
     /// The refreshes of what was used. Each has to be seen through, or shed.
     pub(super) fn renewals(&mut self, now: Instant) -> Vec<Miss> {
         let wanted = std::mem::take(&mut self.renewals);
-        let refresh = |(name, qtype): &(Box<[u8]>, Type)| {
+        let refresh = |(name, qtype, entry): &(Box<[u8]>, Type, Arc<Entry>)| {
             self.on_way(name, *qtype, now, |way, query| {
-                let entry = self.resolver.held(way, query)?;
                 let elected = entry.try_refresh(now, self.resolver.recoveries(way.route_index));
                 elected.then(|| {
                     way.slab.prefetch();
-                    Miss::refresh(self.resolver.clone(), way, query, entry)
+                    Miss::refresh(self.resolver.clone(), way, query, entry.clone())
                 })
             })?
         };

@@ -30,14 +30,14 @@ impl Asker {
 
     fn mark(&self, way: &Way<'_>, query: &mut Query<'_>) -> Option<()> {
         let resolver = &self.resolver;
-        let search = resolver.lines[way.route_index].search.as_ref()?.load();
+        let search = resolver.lines[way.route_index].search.as_ref()?;
         let zone = resolver.routes.listens[usize::from(way.client.listen)].zones.zone(way.zone);
-        let first = First::of(way.route.autopath.as_ref()?, zone, &search, query)?;
+        let first = First::of(way.route.autopath.as_ref()?, zone, search, query)?;
         // Where there is no such namespace, there is no walk: most names outside look like names in one.
         if first.namespace(query.name()).is_some_and(|namespace| namespace::is_missing(self, namespace, way.now)) {
             return None;
         }
-        let key = resolver.cache.key(resolver.list(way, &search), query.name());
+        let key = resolver.cache.key(resolver.list(way, &search.load()), query.name());
         resolver.walks.mark(self.client.peer.ip(), &key, way.now);
         Some(())
     }

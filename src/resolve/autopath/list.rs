@@ -1,5 +1,7 @@
 //! From the name that was asked for to the candidates of its search list.
 
+use arc_swap::ArcSwap;
+
 use crate::dns::name::{self, MAX_NAME};
 use crate::dns::{Name, Query, Type};
 use crate::plugins::policy::autopath::{Autopath, List};
@@ -55,7 +57,7 @@ impl First {
     pub(in crate::resolve) fn of(
         autopath: &Autopath,
         zone: &Name,
-        search: &Search,
+        search: &ArcSwap<Search>,
         query: &Query<'_>,
     ) -> Option<First> {
         if !is_walked(query) {
@@ -71,7 +73,7 @@ impl First {
         };
         match autopath.list {
             List::Query(_) => First::in_cluster(name, query.label_offsets(), zone),
-            List::File(_) => First::under(name, search.domains.first()?),
+            List::File(_) => First::under(name, search.load().domains.first()?),
         }
     }
 
@@ -100,6 +102,12 @@ impl First {
         })
     }
 
+    /// Whether one label is looked for in a cluster: most often a Service that is there, and the later names of its list
+    /// begin no other.
+    pub(super) fn is_short(&self) -> bool {
+        self.labels == 1 && self.cluster.is_some()
+    }
+
     /// The name of the namespace, where the list is that of one.
     pub(super) fn namespace<'a>(&self, name: &'a [u8]) -> Option<&'a [u8]> {
         self.cluster.map(|_| &name[self.base..])
@@ -120,7 +128,6 @@ impl First {
 
     /// Whether the candidate with this suffix could look like the first name of a list, as far as its octets tell.
     pub(super) fn may_begin(&self, name: &[u8], suffix: &[u8], kind: Kind) -> bool {
-        let has_svc = |octets: &[u8]| octets.windows(SVC.len()).any(|window| window == SVC);
         match kind {
             // The last label would be the namespace.
             Kind::Namespace | Kind::Services => self.labels > 1,
@@ -163,6 +170,11 @@ impl First {
     }
 }
 
+/// Whether the label `svc` could be among these octets.
+pub(super) fn has_svc(octets: &[u8]) -> bool {
+    octets.windows(SVC.len()).any(|window| window == SVC)
+}
+
 /// A name of two parts in wire form; empty where it would be too long.
 pub(super) fn joined(base: &[u8], suffix: &[u8]) -> Box<[u8]> {
     if base.len() + suffix.len() > MAX_NAME { Box::default() } else { [base, suffix].concat().into() }
@@ -192,7 +204,9 @@ mod tests {
         let query = Query::parse(&message).unwrap();
         let autopath = Autopath { zones: None, list: List::Query(None), except: Vec::new(), max_depth: 10 };
         let search = Search::new(domains.iter().map(|name| Name::parse(name).unwrap()).collect());
+        let search = ArcSwap::from_pointee(search);
         let first = First::of(&autopath, &Name::parse(zone).unwrap(), &search, &query)?;
+        let search = search.load();
         let shown = |name: &[u8]| Name::from_wire(name).map_or("-".to_owned(), |name| name.to_string());
         let candidates = first.candidates(query.name(), &search.domains);
         Some(

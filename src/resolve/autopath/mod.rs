@@ -72,21 +72,19 @@ impl Resolver {
         query: &mut Query<'_>,
         out: &mut [u8],
     ) -> Option<Verdict> {
-        let search = self.lines[way.route_index].search.as_ref()?.load();
+        let search = self.lines[way.route_index].search.as_ref()?;
         let zone = self.routes.listens[usize::from(way.client.listen)].zones.zone(way.zone);
-        let first = First::of(autopath, zone, &search, query)?;
-        let start = Start {
-            autopath,
-            search: &search,
-            first,
-            list: self.list(way, &search),
-            settings: way.route.cache.as_ref().filter(|settings| settings.covers(query.name())),
-        };
+        let first = First::of(autopath, zone, search, query)?;
+        let settings = way.route.cache.as_ref().filter(|settings| settings.covers(query.name()));
+        // One label is most often a Service that is there, and this lookup then the only one.
+        let short = settings.filter(|_| first.is_short()).map(|settings| self.know(way, settings, query));
+        let search = search.load();
+        let start = Start { autopath, search: &search, first, list: self.list(way, &search), settings };
         if is_excepted(autopath, &first, query.name()) {
             return self.leave(way, &start, query, Event::PlainExcept);
         }
         if let Some(settings) = start.settings
-            && let Some(verdict) = self.remembered(way, &start, settings, query, out)
+            && let Some(verdict) = self.remembered(way, &start, settings, short, query, out)
         {
             return Some(verdict);
         }
@@ -126,15 +124,13 @@ impl Resolver {
         way: &Way<'_>,
         start: &Start<'_>,
         settings: &Settings,
+        short: Option<Known>,
         query: &mut Query<'_>,
         out: &mut [u8],
     ) -> Option<Verdict> {
-        let exists = |known: &Known| matches!(known, Known::Fresh(entry) if entry.response.rcode() != Rcode::NXDOMAIN);
-        // One label is most often a Service that is there: this lookup is the only one then.
-        let service = if start.first.labels == 1 { Some(self.know(way, settings, query)).filter(exists) } else { None };
-        let known = match service {
-            Some(known) => known,
-            None => {
+        let known = match short {
+            Some(known @ Known::Fresh(_)) if !is_denied(&known) => known,
+            _ => {
                 let kept = self.cache.get(&self.cache.key(start.list, walked(query)));
                 if let Some(entry) = kept.filter(|entry| entry.is_fresh(way.now)) {
                     let continued = self.is_continued(way, start, query);
@@ -145,12 +141,10 @@ impl Resolver {
             }
         };
         match &known {
-            Known::Fresh(entry) | Known::Stale { entry, .. } if entry.response.rcode() == Rcode::NXDOMAIN => {
-                return None;
-            }
-            Known::Above(_) | Known::Unknown(_) => return None,
+            known if is_denied(known) => return None,
+            Known::Unknown(_) => return None,
             Known::Fresh(entry) | Known::Stale { entry, .. } if entry.class == Class::Success => {}
-            Known::Fresh(_) | Known::Stale { .. } | Known::Failed(_) => self.mark_later(way, start, query),
+            _ => self.mark_later(way, start, query),
         }
         self.registry.worker(way.worker).count(Event::WalkFirst);
         Some(self.tell(way, settings, query, known, out))
@@ -230,8 +224,19 @@ impl Resolver {
 
     /// The client was not told of an address, and will go on with its list by itself.
     fn mark_later(self: &Arc<Self>, way: &Way<'_>, start: &Start<'_>, query: &Query<'_>) {
+        if start.first.is_short() && !start.search.is_odd {
+            return;
+        }
         let domains = &start.search.domains;
         Asker::new(self.clone(), way).mark_later(&start.first, query.name(), domains, query.qtype, way.now);
+    }
+}
+
+fn is_denied(known: &Known) -> bool {
+    match known {
+        Known::Fresh(entry) | Known::Stale { entry, .. } => entry.response.rcode() == Rcode::NXDOMAIN,
+        Known::Above(_) => true,
+        Known::Failed(_) | Known::Unknown(_) => false,
     }
 }
 

@@ -7,12 +7,16 @@ use crate::dns::Name;
 use crate::plugins::policy::autopath::{Autopath, List};
 use crate::routes::Fnv;
 
+use super::list;
+
 /// A search list, as far as the question does not name it.
 pub(in crate::resolve) struct Search {
     /// The domains, first to last.
     pub(in crate::resolve) domains: Arc<[Name]>,
     /// Equal for equal lists.
     pub(super) fingerprint: u64,
+    /// With one of the domains a name of one label could look like the first of another list.
+    pub(super) is_odd: bool,
 }
 
 impl Search {
@@ -27,6 +31,7 @@ impl Search {
     pub(in crate::resolve) fn new(domains: Arc<[Name]>) -> Search {
         let mut hash = Fnv::default();
         domains.hash(&mut hash);
-        Search { domains, fingerprint: hash.finish() }
+        let is_odd = domains.iter().any(|domain| list::has_svc(domain.as_wire()));
+        Search { domains, fingerprint: hash.finish(), is_odd }
     }
 }

@@ -111,14 +111,14 @@ impl Walker {
         let duration = until.flatten().map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
         let (Some(duration), Some(key)) = (duration, key) else { return self.pass(response, last) };
         let class = if response.answers() > 0 { Class::Success } else { Class::Denial };
-        let found = if class == Class::Success { last } else { 0 };
-        // What is found outside counts against the block that answers there.
-        let Some(route) = self.asker.route(&self.steps[found].candidate.name, self.qtype, now) else {
+        // It counts against the block that had the last word: what is outside takes nothing of the cluster's.
+        let Some(route) = self.asker.route(&self.steps[last].candidate.name, self.qtype, now) else {
             return self.pass(response, last);
         };
         let quota = &self.asker.resolver.lines[route].quotas[usize::from(class == Class::Denial)];
         let lifetime = Lifetime { class, duration, whole_name: false };
-        let entry = Arc::new(Entry::new(response, &lifetime, now, quota).saving(found));
+        let saves = if class == Class::Success { last } else { 0 };
+        let entry = Arc::new(Entry::new(response, &lifetime, now, quota).saving(saves));
         self.asker.resolver.cache.store(key.clone(), entry.clone());
         Arc::new(Outcome::Kept(entry))
     }

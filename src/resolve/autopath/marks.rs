@@ -20,7 +20,7 @@ const REGIONS: usize = 64;
 /// a region has this many sets,
 const SETS: usize = 256;
 /// and a set this many marks.
-const WAYS: usize = 4;
+const WAYS: usize = 8;
 
 /// What a mark that is for every name of its set has in place of a name.
 const EVERY: u32 = 0;

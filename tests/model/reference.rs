@@ -122,6 +122,18 @@ impl Reference {
             let refresh = if hopeless || kept.refreshing { Refresh::No } else { Refresh::Yes };
             return Decision::Now { reply, refresh, entry: Some(kept.id) };
         }
+        // What was known of the name only by one above it, without a memory of its own.
+        if let Some(stale) = stale
+            && let Some(reply) = self.cut_by_expired(question, now)
+        {
+            self.last += 1;
+            let entry = self.last;
+            if stale.verify && remembered.is_none() {
+                return Decision::Wait { expired: Some(Expired { entry, reply, timer: stale.timer }) };
+            }
+            let refresh = if remembered.is_some() { Refresh::No } else { Refresh::Yes };
+            return Decision::Now { reply, refresh, entry: Some(entry) };
+        }
         match remembered {
             Some(reply) => Decision::Now { reply, refresh: Refresh::No, entry: None },
             None => Decision::Wait { expired: None },
@@ -204,6 +216,19 @@ impl Reference {
         let known = self.above.get(&above.name).is_some_and(|&until| now < until);
         let left = kept.life - ((now - kept.since) / 1000) as u32;
         (!known).then(|| kept.said.reply(if self.rules.keepttl { kept.life } else { left }, Some(SYNTHESIZED)))
+    }
+
+    /// The same of a denial that has expired, for a name of which nothing else is known.
+    fn cut_by_expired(&self, question: Question, now: u64) -> Option<Reply> {
+        let stale = self.rules.stale?;
+        let above = question.above().filter(|_| self.rules.cut)?;
+        let own = [Slot::of_type(question), Slot::of_name(question)];
+        if own.iter().any(|slot| self.kept.contains_key(slot)) {
+            return None;
+        }
+        let kept = self.kept.get(&Slot::of_name(above)).filter(|kept| now < kept.end() + stale.window)?;
+        let known = self.above.get(&above.name).is_some_and(|&until| now < until);
+        (!known).then(|| kept.said.reply(stale.ttl, Some(STALE_NXDOMAIN)))
     }
 
     /// Whatever is no denial of the name, or an alias that leads nowhere, shows that the name above has one beneath it.

@@ -136,7 +136,7 @@ impl Miss {
     /// Waits for what it has boarded, and gives what a client would get. A refresh that has nothing to renew is over
     /// with that.
     pub(super) async fn land(mut self) -> Landed {
-        if self.place.is_none() && !self.board() {
+        if self.place.is_none() && (self.refused.is_some() || !self.board()) {
             return match self.old {
                 Some(old) => Landed::Stale(old),
                 None => Landed::Outcome(Arc::new(shed(self.refused))),

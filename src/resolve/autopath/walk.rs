@@ -167,7 +167,9 @@ impl Walk {
                 // Most often one question decides, and needs no task of its own.
                 Some((about, miss)) if asks.is_empty() && running.is_empty() => (about, miss.land().await),
                 last => {
-                    for (about, miss) in asks.into_iter().chain(last) {
+                    for (about, mut miss) in asks.into_iter().chain(last) {
+                        // At once: a task begins later, and what was not known then may have been asked and told meanwhile.
+                        miss.board();
                         running.spawn_local(async move { (about, miss.land().await) });
                     }
                     running.join_next().await?.ok()?

@@ -1,7 +1,8 @@
 //! What the `cache` directive of one server block says.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::entry::Entry;
 use crate::dns::{Name, name};
 
 /// The options of one `cache` directive, defaults filled in.
@@ -85,13 +86,26 @@ impl Settings {
         }
     }
 
+    /// The TTL of a reply from a fresh entry, in seconds.
+    pub fn reply_ttl(&self, entry: &Entry, now: Instant) -> u32 {
+        if self.keepttl { u32::try_from(entry.seconds()).unwrap_or(u32::MAX) } else { entry.remaining(now) }
+    }
+
     /// Whether the cache looks after this lower-case wire name at all.
     pub fn covers(&self, qname: &[u8]) -> bool {
         self.zones.as_ref().is_none_or(|zones| zones.iter().any(|zone| name::is_under(qname, zone.as_wire())))
     }
 }
 
+/// The TTL of stale replies where the Corefile names none, in seconds (RFC 8767 section 4).
+const STALE_TTL: u32 = 30;
+
 impl ServeStale {
+    /// The TTL of replies from expired entries, in seconds.
+    pub fn ttl(&self) -> u32 {
+        self.response_ttl.unwrap_or(STALE_TTL)
+    }
+
     /// What `serve_stale DURATION` says.
     pub fn lasting(duration: Duration) -> ServeStale {
         ServeStale {

@@ -105,8 +105,7 @@ impl Resolver {
     ) -> usize {
         way.slab.cache_hit(observe::Class::Denial);
         self.registry.worker(way.worker).count(Event::DenialCut);
-        let whole = || u32::try_from(above.seconds()).unwrap_or(u32::MAX);
-        let ttl = if settings.keepttl { whole() } else { above.remaining(way.now) };
+        let ttl = settings.reply_ttl(above, way.now);
         let explained = Explained { code: Ede::SYNTHESIZED, text: "a name above it does not exist" };
         let shape = reply::Shape { ttl: Some(ttl), explained: Some(explained), limit: way.limit(query, out) };
         let length = reply::write(query, &denial_beneath(query, &above.response), shape, out);

@@ -15,9 +15,6 @@ use super::outcome::Outcome;
 use super::resolver::Resolver;
 use super::way::Way;
 
-/// The TTL of stale replies where the Corefile names none, in seconds (RFC 8767 section 4).
-pub(super) const STALE_TTL: u32 = 30;
-
 /// What the cache has for a query.
 enum Found {
     Fresh(Arc<Entry>),
@@ -159,9 +156,7 @@ impl Resolver {
         out: &mut [u8],
     ) -> Verdict {
         way.slab.cache_hit(counted(entry.class));
-        let whole = || u32::try_from(entry.seconds()).unwrap_or(u32::MAX);
-        let ttl = if settings.keepttl { whole() } else { entry.remaining(way.now) };
-        let length = self.write_kept(way, query, entry, ttl, None, out);
+        let length = self.write_kept(way, query, entry, settings.reply_ttl(entry, way.now), None, out);
         let popular = self.is_popular(way, settings, query, entry);
         if popular && entry.try_refresh(way.now, self.recoveries(way.route_index)) {
             way.slab.prefetch();
@@ -214,7 +209,7 @@ impl Resolver {
         way.slab.served_stale();
         let code = if entry.response.rcode() == Rcode::NXDOMAIN { Ede::STALE_NXDOMAIN } else { Ede::STALE_ANSWER };
         let explained = Explained { code, text: "" };
-        self.write_kept(way, query, entry, stale.response_ttl.unwrap_or(STALE_TTL), Some(explained), out)
+        self.write_kept(way, query, entry, stale.ttl(), Some(explained), out)
     }
 
     pub(super) fn write_kept(

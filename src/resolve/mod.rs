@@ -43,7 +43,7 @@ mod whoami;
 pub use accept::{Mismatch, accept};
 pub use answer::Verdict;
 pub use asked::Asked;
-pub use autopath::{About, End, Told, ToldName, Walk, Walks};
+pub use autopath::{About, End, LONGEST as LONGEST_FIRST, Subject, Told, ToldName, Walk, Walks};
 pub use awaited::Awaited;
 pub use bits::Bits;
 pub use failures::Failures;

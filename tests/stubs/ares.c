@@ -3,23 +3,10 @@
 #include <arpa/inet.h>
 #include <arpa/nameser.h>
 #include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 
-enum { MOST = 256, WIDTH = 1200 };
-
-static char words[MOST][WIDTH];
-static int count;
-
-static int by_text(const void *one, const void *other) { return strcmp(one, other); }
-
-static void print_sorted(void) {
-  qsort(words, count, WIDTH, by_text);
-  for (int i = 0; i < count; i++) printf(" %s", words[i]);
-}
+#include "words.h"
 
 static void addresses(void *unused, int status, int timeouts, struct ares_addrinfo *found) {
   (void)unused, (void)timeouts;

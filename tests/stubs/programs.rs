@@ -36,6 +36,7 @@ pub fn all(directory: &Path) -> [Stub; 5] {
         std::fs::write(file(name), text).expect("a writable directory");
         file(name)
     };
+    source("words.h", include_str!("words.h"));
     let c = source("stub.c", include_str!("stub.c"));
     let ares = source("ares.c", include_str!("ares.c"));
     let go = source("stub.go", include_str!("stub.go"));

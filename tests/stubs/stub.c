@@ -5,22 +5,9 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <resolv.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 
-enum { MOST = 256, WIDTH = 1200 };
-
-static char words[MOST][WIDTH];
-static int count;
-
-static int by_text(const void *one, const void *other) { return strcmp(one, other); }
-
-static void print_sorted(void) {
-  qsort(words, count, WIDTH, by_text);
-  for (int i = 0; i < count; i++) printf(" %s", words[i]);
-}
+#include "words.h"
 
 static void addresses(const char *name, int family) {
   struct addrinfo hints = {.ai_flags = AI_CANONNAME, .ai_family = family, .ai_socktype = SOCK_STREAM}, *found;

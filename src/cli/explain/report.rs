@@ -5,15 +5,11 @@ use std::fmt::Write;
 use super::stub::{Course, End, Lookup, Reply, Sent, Turn};
 use super::{NDOTS, Place, Question, walk};
 use crate::cli::status::short;
-use crate::dns::name::MAX_NAME;
 use crate::dns::{Name, Rcode, Type};
 use crate::observe::counters::{AAAA_OFF, AUTOPATH_PLAIN, AUTOPATH_WALKS};
 use crate::plugins::policy::autopath::Autopath;
+use crate::resolve::LONGEST_FIRST;
 use crate::routes::Routes;
-
-/// First names of `@query` are not longer, in octets: with the longest name of a namespace in it, the name before could have
-/// been too long to be asked for.
-const LONGEST: usize = MAX_NAME - 64;
 
 /// Everything the text is about.
 pub(super) struct Report<'a> {
@@ -162,8 +158,8 @@ impl Report<'_> {
             Type::AAAA if sent.grown.sum(&AAAA_OFF).is_some_and(|count| count > 0.0) => {
                 "`aaaa off` has the answer".to_owned()
             }
-            _ if self.place.file.is_none() && sent.name.as_wire().len() > LONGEST => format!(
-                "it has more than {LONGEST} octets: before such a name there may be one in a list that is too long to be asked \
+            _ if self.place.file.is_none() && sent.name.as_wire().len() > LONGEST_FIRST => format!(
+                "it has more than {LONGEST_FIRST} octets: before such a name there may be one in a list that is too long to be asked \
                  for, so it need not be the first"
             ),
             Type::A | Type::AAAA => "its server block answers it before any list is walked".to_owned(),

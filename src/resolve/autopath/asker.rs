@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::Entry;
+use crate::cache::settings::ServeStale;
 use crate::dns::{Class, MAX_NAME, Query, Rcode, Type, header};
-use crate::resolve::lookup::{Known, STALE_TTL};
+use crate::resolve::lookup::Known;
 use crate::resolve::miss::Miss;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::way::{Client, Way};
@@ -114,7 +115,7 @@ impl Asker {
 
     /// The TTL of replies from expired entries of the block that answers a name.
     pub(super) fn stale_ttl(&self, name: &[u8], qtype: Type, now: Instant) -> u32 {
-        self.on_way(name, qtype, now, |way, _| stale_ttl(way)).unwrap_or(STALE_TTL)
+        self.on_way(name, qtype, now, |way, _| stale_ttl(way)).unwrap_or(0)
     }
 
     /// The server block that answers a name, as an index into `Routes::routes`.
@@ -142,9 +143,10 @@ impl Asker {
     }
 }
 
+/// Nothing where the block uses no expired entries.
 fn stale_ttl(way: &Way<'_>) -> u32 {
     let stale = way.route.cache.as_ref().and_then(|settings| settings.serve_stale.as_ref());
-    stale.and_then(|stale| stale.response_ttl).unwrap_or(STALE_TTL)
+    stale.map_or(0, ServeStale::ttl)
 }
 
 /// A query with RD and nothing else.

@@ -47,7 +47,7 @@ pub(in crate::resolve) enum Kind {
 
 /// No longer name is taken for the first of a list: with the longest name of a namespace in it, the one before could have
 /// been too long to be asked for, and this one be the second of a list.
-const LONGEST: usize = MAX_NAME - 64;
+pub const LONGEST: usize = MAX_NAME - 64;
 
 const SVC: &[u8] = b"\x03svc";
 const POD: &[u8] = b"\x03pod";

@@ -44,8 +44,10 @@ use list::First;
 use said::What;
 use walker::{Next, Walker};
 
+pub use list::LONGEST;
 pub use marks::Walks;
 pub(super) use search::Search;
+pub use step::Subject;
 pub use told::{Name as ToldName, Told};
 pub use walk::Walk;
 pub use walker::{About, End};
@@ -171,9 +173,7 @@ impl Resolver {
                 self.mark_later(way, start, query);
             }
         }
-        let whole = || u32::try_from(entry.seconds()).unwrap_or(u32::MAX);
-        let ttl = if settings.keepttl { whole() } else { entry.remaining(way.now) };
-        self.write_kept(way, query, entry, ttl, None, out)
+        self.write_kept(way, query, entry, settings.reply_ttl(entry, way.now), None, out)
     }
 
     /// Walks as far as memory goes, which may be the end.

@@ -34,7 +34,7 @@ pub(super) enum State {
 
 /// Which question decides about a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
+pub enum Subject {
     /// That for itself.
     Itself,
     /// That for the name just below its suffix.

@@ -29,11 +29,7 @@ pub(in crate::resolve) struct Walker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
     /// The candidate of this index.
-    Candidate(usize),
-    /// The name just below its suffix.
-    Top(usize),
-    /// Its IPv4 addresses, where it was denied for the others.
-    Family(usize),
+    Candidate(usize, Subject),
     /// The namespace.
     Namespace,
 }
@@ -100,7 +96,7 @@ impl Walker {
             let trusted = self.standing() == Some(Standing::Exists);
             let step = &mut self.steps[index];
             if let Some((subject, miss)) = step.look(&mut self.asker, self.qtype, trusted, now) {
-                self.asks.push((about(subject, index), miss));
+                self.asks.push((About::Candidate(index, subject), miss));
             }
             match &step.state {
                 State::Skipped => continue,
@@ -136,19 +132,17 @@ impl Walker {
     /// Takes in what came of a question.
     pub(in crate::resolve) fn told(&mut self, about: About, landed: Landed, now: Instant) {
         let said = Said::landed(landed, self.asker.stale_ttl(self.name_of(about), self.qtype, now), now);
-        let (index, subject) = match about {
+        match about {
             About::Namespace => {
                 if let Some(namespace) = &mut self.namespace {
                     namespace.hear(&said);
                 }
-                return;
             }
-            About::Candidate(index) => (index, Subject::Itself),
-            About::Top(index) => (index, Subject::Top),
-            About::Family(index) => (index, Subject::Family),
-        };
-        let question = self.steps[index].hear(subject, said, &mut self.asker, self.qtype, now);
-        self.asks.extend(question.map(|(subject, miss)| (self::about(subject, index), miss)));
+            About::Candidate(index, subject) => {
+                let question = self.steps[index].hear(subject, said, &mut self.asker, self.qtype, now);
+                self.asks.extend(question.map(|(subject, miss)| (About::Candidate(index, subject), miss)));
+            }
+        }
     }
 
     /// What was said of a candidate.
@@ -185,18 +179,10 @@ impl Walker {
 
     fn name_of(&self, about: About) -> &[u8] {
         match about {
-            About::Candidate(index) | About::Family(index) => &self.steps[index].candidate.name,
-            About::Top(index) => self.steps[index].candidate.top.as_deref().unwrap_or_default(),
+            About::Candidate(index, Subject::Top) => self.steps[index].candidate.top.as_deref().unwrap_or_default(),
+            About::Candidate(index, _) => &self.steps[index].candidate.name,
             About::Namespace => self.namespace.as_ref().map(|namespace| &*namespace.name).unwrap_or_default(),
         }
-    }
-}
-
-fn about(subject: Subject, index: usize) -> About {
-    match subject {
-        Subject::Itself => About::Candidate(index),
-        Subject::Top => About::Top(index),
-        Subject::Family => About::Family(index),
     }
 }
 

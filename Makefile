@@ -1,6 +1,6 @@
 # What there is to type. `make run` and `make test` are all a newcomer needs; Rust and a C compiler are all they ask for
 # (the peers that tests talk to are installed by .ci/deps as root, and named otherwise).
-.PHONY: run demo check test test-vm soak bench fuzz deny advisories
+.PHONY: run demo check test test-vm test-deploy soak bench fuzz deny advisories
 
 run: ; cargo run
 
@@ -11,6 +11,10 @@ test: ; .ci/deps test && cargo test && $(MAKE) test-vm
 
 # The same network on a Debian kernel, booted in software emulation.
 test-vm: ; .ci/deps vm && tests/vm/run
+
+# What is shipped, where it will run: manifests rendered by kubectl, the image under runc, the package in a Debian with systemd.
+# Needs root.
+test-deploy: ; .ci/deps deploy && cargo test --test deploy
 
 # Tests whose full size is too long for each change: floods for a minute, an outage of 10,000 names, a million steps at random,
 # 2,000 worlds of search lists.

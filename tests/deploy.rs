@@ -1,0 +1,7 @@
+//! What is shipped, run where it will run: manifests rendered by kubectl, the image under a container runtime, the package
+//! in a Debian with systemd. Needs root; `make test-deploy` installs what else it takes.
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+#[cfg(test)]
+#[allow(dead_code, unused_imports, reason = "each test binary uses its part of it")]
+mod support;

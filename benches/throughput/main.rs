@@ -13,6 +13,7 @@ mod pods;
 mod report;
 mod search;
 mod servers;
+mod start;
 mod stub;
 mod sys;
 mod usage;
@@ -42,7 +43,7 @@ struct Options {
     /// Only these servers, and the floor: dnslet, unbound, dnsdist, dnsmasq, floor (may be repeated).
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Only these cells: hot-saturated, hot-20k, ndots-saturated, ndots-20k, cold-saturated, and of search lists
+    /// Only these cells: hot-saturated, hot-20k, ndots-saturated, ndots-20k, cold-saturated, start, and of search lists
     /// search-names, search-saturated, search-4k, search-hits (may be repeated).
     #[arg(long, value_name = "CELL")]
     cell: Vec<String>,
@@ -88,7 +89,8 @@ fn compare(options: &Options) -> Result<bool> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("throughput-{}", std::process::id()));
     let (load, server) = cores::split()?;
     check_names(&options.only, &Kind::ALL.map(Kind::name), "server")?;
-    check_names(&options.cell, &[&Cell::ALL.map(Cell::name)[..], &Part::ALL.map(Part::name)].concat(), "cell")?;
+    let cells = [&Cell::ALL.map(Cell::name)[..], &[start::NAME], &Part::ALL.map(Part::name)].concat();
+    check_names(&options.cell, &cells, "cell")?;
     let mut kinds = chosen(&options.only, &Kind::ALL, Kind::name);
     kinds.retain(|&kind| kind != Kind::Against);
     if let Some(program) = &options.against {
@@ -103,6 +105,9 @@ fn compare(options: &Options) -> Result<bool> {
     let mut report = Report::default();
     if !cells.is_empty() {
         measure_cells(&mut report, &cells, &kinds, &directory, &effort, rounds)?;
+    }
+    if !chosen(&options.cell, &[start::NAME], |name| name).is_empty() {
+        report.starts = start::measure(&kinds, &directory, options.quick)?;
     }
     // Only dnslet knows search lists.
     let parts = if kinds.contains(&Kind::Dnslet) { chosen(&options.cell, &Part::ALL, Part::name) } else { Vec::new() };

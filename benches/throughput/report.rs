@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cell::{Cell, Sample};
 use crate::search::{Findings, Part};
 use crate::servers::Kind;
+use crate::start::Starts;
 
 /// How much more CPU than the floor a hit may cost.
 const FLOOR_FACTOR: f64 = 1.25;
@@ -18,6 +19,8 @@ pub(crate) struct Report {
     pub(crate) samples: Vec<Sample>,
     /// KiB after filling 10,000 names into a fresh server.
     pub(crate) filled_kib: Vec<(Kind, u64)>,
+    /// How long each server took to its first answer.
+    pub(crate) starts: Starts,
     /// What was found out about search lists.
     pub(crate) search: Vec<(Part, Findings)>,
 }
@@ -65,6 +68,7 @@ impl Report {
                 let _ = writeln!(out, "  {:<8}{:>9.1} MiB", kind.name(), mib(*kib));
             }
         }
+        out.push_str(&self.starts.table());
         for (_, findings) in &self.search {
             out.push_str(&findings.table);
         }
@@ -149,6 +153,7 @@ impl Report {
             text: format!("no query lost or answered wrongly by dnslet, were {failed}"),
             met: measured.then_some(failed == 0),
         });
+        targets.push(self.starts.target());
         targets
     }
 
@@ -171,7 +176,8 @@ impl Report {
             self.filled_kib.iter().map(|(kind, kib)| (kind.name().to_owned(), (*kib).into())).collect();
         let search: serde_json::Map<_, _> =
             self.search.iter().map(|(part, findings)| (part.name().to_owned(), findings.json.clone())).collect();
-        serde_json::json!({ "samples": samples, "resident_kib_with_10000_names": filled, "search": search })
+        serde_json::json!({ "samples": samples, "resident_kib_with_10000_names": filled, "first_answer_ms": self.starts.json(),
+                            "search": search })
     }
 
     fn of(&self, cell: Cell, kind: Kind) -> impl Iterator<Item = &Sample> {

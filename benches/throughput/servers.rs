@@ -21,6 +21,8 @@ use crate::workload::Workload;
 
 /// How long a server may take until it answers its first query.
 const START: Duration = Duration::from_secs(10);
+/// How often one that starts is asked.
+const KNOCK: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -115,6 +117,8 @@ pub(crate) struct Server {
     /// Absent for the floor.
     pub(crate) answerer: Option<Answerer>,
     pub(crate) processes: Vec<u32>,
+    /// From its start as a program to its first answer.
+    pub(crate) first_answer: Duration,
     child: Child,
 }
 
@@ -143,9 +147,12 @@ impl Server {
         let mut command = command(kind, setup, &places, drop_every)?;
         let log = fs::File::create(directory.join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let begun = clock::now();
         let child = cores::on_server_core(|| command.spawn())?;
-        let mut server = Self { kind, address, metrics, answerer, processes: vec![child.id()], child };
+        let (processes, first_answer) = (vec![child.id()], Duration::ZERO);
+        let mut server = Self { kind, address, metrics, answerer, processes, first_answer, child };
         server.wait_until_it_answers(&directory)?;
+        server.first_answer = clock::now().saturating_duration_since(begun);
         server.processes = usage::family(server.child.id())?;
         Ok(server)
     }
@@ -172,7 +179,7 @@ impl Server {
 
     fn wait_until_it_answers(&mut self, directory: &Path) -> io::Result<()> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        socket.set_read_timeout(Some(KNOCK))?;
         let query = Workload::unique("ready", 1);
         let deadline = clock::now() + START;
         while clock::now() < deadline {

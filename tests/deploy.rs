@@ -5,3 +5,9 @@
 #[cfg(test)]
 #[allow(dead_code, unused_imports, reason = "each test binary uses its part of it")]
 mod support;
+#[cfg(test)]
+mod deploy {
+    #[allow(dead_code, reason = "each part uses its part of it")]
+    mod guest;
+    mod vm;
+}

@@ -26,6 +26,8 @@ mod model;
 #[cfg(test)]
 mod outside;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod scenario;

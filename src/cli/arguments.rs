@@ -2,6 +2,7 @@
 
 use clap::Command;
 
+use super::commands;
 use crate::corefile::nearest;
 
 /// Rewrites `-name value`, `-name=value`, `--name value` and bare boolean `-name` to `--name=value`. The error is a
@@ -51,7 +52,8 @@ fn find(command: &Command, name: &str) -> Option<Known> {
 fn stray(argument: &str) -> String {
     format!(
         "extra command line argument {argument:?}: every setting is a flag (-conf FILE), a boolean one is switched with \
-         '=' (-setupinterface=false); the subcommands are check, cleanup, doctor, status, top and explain, and come first"
+         '=' (-setupinterface=false); the subcommands are {}, and come first",
+        commands::words()
     )
 }
 

@@ -22,14 +22,6 @@ const HELP: &str = "Help";
 #[derive(Debug, Parser)]
 #[command(name = "dnslet", about = "A DNS cache for one node: answers from memory, forwards the rest.")]
 #[command(disable_help_flag = true, disable_version_flag = true, args_override_self = true)]
-#[command(
-    override_usage = "dnslet [flags]          serve\n       dnslet check [flags]    read the configuration, print what is wrong with it, and leave\n       \
-                      dnslet cleanup [flags]  remove from this node what an agent left, and leave\n       \
-                      dnslet doctor [flags]   look at this node, say how DNS stands and what to do, and leave\n       \
-                      dnslet status [flags]   what a running agent has done since it was started\n       \
-                      dnslet top [flags]      what it does now, as rates\n       \
-                      dnslet explain NAME -ns NAMESPACE [flags]   what a pod's lookup does, with autopath and without"
-)]
 #[command(after_help = "Without -conf, -basecorefile and -localip a built-in Corefile is served on 127.0.0.1:1053.\n\
     With -localip or -basecorefile the template is filled, used and written to -conf; if there is no template, -conf \
     is read as it stands.\nFlags take one dash or two, and a value after a space or '='.")]

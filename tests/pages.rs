@@ -33,7 +33,7 @@ fn completed(line: &[&str]) -> Vec<String> {
     let (last, previous) = (line[line.len() - 1], line[line.len() - 2]);
     let words = line.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
     let ask = format!(
-        "{script}\nCOMP_WORDS=({words}); COMP_CWORD={}\n_dnslet dnslet '{last}' '{previous}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        "{script}\nCOMP_WORDS=({words}); COMP_CWORD={}\n_dnslet dnslet '{last}' '{previous}'\nfor reply in \"${{COMPREPLY[@]}}\"; do echo \"$reply\"; done",
         line.len() - 1
     );
     let output = output("bash", &["-u"], &ask);

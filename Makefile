@@ -1,6 +1,6 @@
 # What there is to type. `make run` and `make test` are all a newcomer needs; Rust and a C compiler are all they ask for
 # (the peers that tests talk to are installed by .ci/deps as root, and named otherwise).
-.PHONY: run demo check test test-vm test-deploy soak bench fuzz deny advisories
+.PHONY: run demo check test test-vm test-deploy manifests soak bench fuzz deny advisories
 
 run: ; cargo run
 
@@ -15,6 +15,10 @@ test-vm: ; .ci/deps vm && tests/vm/run
 # What is shipped, where it will run: manifests rendered by kubectl, the image under runc, the package in a Debian with systemd.
 # Needs root.
 test-deploy: ; .ci/deps deploy && cargo test --test deploy
+
+# daemonset/dnslet.yaml, for those who want one file.
+manifests: ; { sed '/^$$/q' daemonset/dnslet.yaml && kubectl kustomize daemonset/overlays/kube-proxy; } >daemonset/.rendered && \
+	mv daemonset/.rendered daemonset/dnslet.yaml
 
 # Tests whose full size is too long for each change: floods for a minute, an outage of 10,000 names, a million steps at random,
 # 2,000 worlds of search lists.

@@ -7,7 +7,13 @@
 mod support;
 #[cfg(test)]
 mod deploy {
+    mod apiserver;
+    mod custom;
     #[allow(dead_code, reason = "each part uses its part of it")]
     mod guest;
+    mod kinds;
+    mod manifests;
+    mod migration;
+    mod stock;
     mod vm;
 }

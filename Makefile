@@ -1,6 +1,6 @@
 # What there is to type. `make run` and `make test` are all a newcomer needs; Rust and a C compiler are all they ask for
 # (the peers that tests talk to are installed by .ci/deps as root, and named otherwise).
-.PHONY: run demo check test test-vm test-deploy manifests soak bench fuzz deny advisories
+.PHONY: run demo check test test-vm test-deploy image reproduce manifests soak bench fuzz deny advisories
 
 run: ; cargo run
 
@@ -14,7 +14,13 @@ test-vm: ; .ci/deps vm && tests/vm/run
 
 # What is shipped, where it will run: manifests rendered by kubectl, the image under runc, the package in a Debian with systemd.
 # Needs root.
-test-deploy: ; .ci/deps deploy && cargo test --test deploy
+test-deploy: image ; .ci/deps deploy && cargo test --test deploy
+
+# The container image, plain and with Debian's iptables, as OCI archives in dist/, without a daemon.
+image: ; .ci/deps image && daemonset/image && daemonset/image iptables
+
+# The images once more from a clone in another place: the same bytes?
+reproduce: image ; daemonset/reproduce
 
 # daemonset/dnslet.yaml, for those who want one file.
 manifests: ; { sed '/^$$/q' daemonset/dnslet.yaml && kubectl kustomize daemonset/overlays/kube-proxy; } >daemonset/.rendered && \

@@ -11,9 +11,14 @@ mod deploy {
     mod custom;
     #[allow(dead_code, reason = "each part uses its part of it")]
     mod guest;
+    mod image;
     mod kinds;
     mod manifests;
     mod migration;
     mod stock;
     mod vm;
 }
+#[cfg(test)]
+#[allow(dead_code, unused_imports, reason = "the node's tests use the rest of it")]
+#[path = "node/lab/mod.rs"]
+mod lab;

@@ -158,7 +158,8 @@ pub fn who_answers(from: Host, server: SocketAddr) -> Option<Who> {
     who_answers_within(from, server, Duration::from_secs(2))
 }
 
-fn who_answers_within(from: Host, server: SocketAddr, patience: Duration) -> Option<Who> {
+/// The same for a client that waits this long.
+pub fn who_answers_within(from: Host, server: SocketAddr, patience: Duration) -> Option<Who> {
     let query = Query::new(super::NAME, wire::A);
     let reply = from.run(|| {
         let client = Udp::to(server);
@@ -180,7 +181,8 @@ pub fn who_answers_tcp(from: Host, server: SocketAddr) -> Option<Who> {
     Who::wrote(&reply)
 }
 
-fn child_of(parent: Pid) -> Option<Pid> {
+/// A process that lives and has this parent.
+pub fn child_of(parent: Pid) -> Option<Pid> {
     let processes = std::fs::read_dir("/proc").expect("a mounted /proc").flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).find_map(|process| {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;

@@ -44,7 +44,7 @@ pub const LINK_LOCAL: [&str; 2] = ["169.254.20.10", "fd69:254:20::10"];
 /// The Service addresses of kube-dns.
 pub const SERVICE: [&str; 2] = ["10.96.0.10", "fd00:10:96::10"];
 /// The second Service of the same servers, which the agent asks.
-const UPSTREAM_SERVICE: &str = "10.96.5.5";
+pub const UPSTREAM_SERVICE: &str = "10.96.5.5";
 /// A name of the cluster that all the servers know.
 pub const NAME: &str = "web.shop.svc.cluster.local";
 
@@ -62,7 +62,7 @@ pub struct Lab {
 #[track_caller]
 pub fn entered(test: &str) -> bool {
     let _turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
-    inside(test, &[])
+    furnished(namespace::entered_by(&[], test))
 }
 
 /// The same with the machine to itself: for a test whose figures are times. Where the user may ask for it, other work of
@@ -72,12 +72,17 @@ pub fn entered_alone(test: &str) -> bool {
     let _turn = TURN.write().unwrap_or_else(PoisonError::into_inner);
     let first = ["chrt", "--rr", "1"];
     let may = Command::new(first[0]).args(&first[1..]).arg("true").status().is_ok_and(|status| status.success());
-    inside(test, if may { &first } else { &[] })
+    furnished(namespace::entered_by(if may { &first } else { &[] }, test))
 }
 
+/// The same as root, in a tree of processes of its own: for containers.
 #[track_caller]
-fn inside(test: &str, program: &[&str]) -> bool {
-    let inside = namespace::entered_by(program, test);
+pub fn entered_as_root(test: &str) -> bool {
+    let _turn = TURN.write().unwrap_or_else(PoisonError::into_inner);
+    furnished(namespace::entered_as_root(test))
+}
+
+fn furnished(inside: bool) -> bool {
     if inside {
         // The names of namespaces and the lock of xtables live there.
         host::run(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));

@@ -18,15 +18,9 @@ pub fn entered_by(program: &[&str], test: &str) -> bool {
     entered_with(program, &["--map-root-user"], test)
 }
 
-/// The same as the machine's own root, for what such a user may not do. Processes end with the test, whoever started them.
+/// The same with these flags of unshare for the user and what else is private.
 #[track_caller]
-pub fn entered_as_root(test: &str) -> bool {
-    assert!(nix::unistd::geteuid().is_root(), "this test runs containers: run it as root");
-    entered_with(&[], &["--pid", "--fork", "--kill-child", "--mount-proc"], test)
-}
-
-#[track_caller]
-fn entered_with(program: &[&str], flags: &[&str], test: &str) -> bool {
+pub fn entered_with(program: &[&str], flags: &[&str], test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip: apt-get install iproute2");
         assert!(up.success(), "the loopback interface comes up");

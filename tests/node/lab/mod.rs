@@ -75,14 +75,8 @@ pub fn entered_alone(test: &str) -> bool {
     furnished(namespace::entered_by(if may { &first } else { &[] }, test))
 }
 
-/// The same as root, in a tree of processes of its own: for containers.
-#[track_caller]
-pub fn entered_as_root(test: &str) -> bool {
-    let _turn = TURN.write().unwrap_or_else(PoisonError::into_inner);
-    furnished(namespace::entered_as_root(test))
-}
-
-fn furnished(inside: bool) -> bool {
+/// Readies the run inside for network namespaces by name; says on which side this is.
+pub fn furnished(inside: bool) -> bool {
     if inside {
         // The names of namespaces and the lock of xtables live there.
         host::run(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));

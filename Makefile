@@ -17,10 +17,10 @@ test-vm: ; .ci/deps vm && tests/vm/run
 test-deploy: image ; .ci/deps deploy && cargo test --test deploy
 
 # The container image, plain and with Debian's iptables, as OCI archives in dist/, without a daemon.
-image: ; .ci/deps image && daemonset/image && daemonset/image iptables
+image: ; .ci/deps image && daemonset/image/build && daemonset/image/build iptables
 
 # The images once more from a clone in another place: the same bytes?
-reproduce: image ; daemonset/reproduce
+reproduce: image ; daemonset/image/reproduce
 
 # daemonset/dnslet.yaml, for those who want one file.
 manifests: ; { sed '/^$$/q' daemonset/dnslet.yaml && kubectl kustomize daemonset/overlays/kube-proxy; } >daemonset/.rendered && \

@@ -60,7 +60,7 @@ fn the_same_program_makes_the_same_bytes() {
             let out = directory.path().join(name);
             let umask = if name == "once" { "022" } else { "077" };
             let mut command = Command::new("sh");
-            command.args(["-c", "umask $0; exec daemonset/image $1", umask, flavour]).current_dir(ROOT);
+            command.args(["-c", "umask $0; exec daemonset/image/build $1", umask, flavour]).current_dir(ROOT);
             run(command.env("BINARY", &program).env("OUT", &out));
             std::fs::read(out.join(file(flavour))).expect("the archive")
         });

@@ -5,6 +5,7 @@ pub mod channel;
 pub mod clock;
 pub mod cpu;
 pub mod datagram;
+pub mod leave;
 pub mod mmsg;
 pub mod privileges;
 pub mod process;

@@ -62,11 +62,20 @@ pub fn other_holder_of(address: SocketAddr, transport: PortOf) -> Option<String>
 
 /// As [`other_holder_of`], but only sockets that are bound to this very address.
 pub fn other_at(address: SocketAddr, transport: PortOf) -> Option<String> {
-    let tables = tables_of(transport);
-    let bound = tables.iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| bound(line, transport));
-    let exact = bound.filter(|(local, _)| *local == address).map(|(_, socket)| socket);
-    let others: Vec<Socket> = exact.filter(|socket| !has_open(Path::new("/proc/self"), socket.inode)).collect();
-    name_of_first(&others)
+    name_of_first(&others_at(&tables_of(transport), address, transport, |_| true))
+}
+
+/// How many sockets of other processes, bound to this very address, are given packets from anybody: TCP sockets that listen,
+/// and UDP sockets that are not connected. That is seen even where the processes are not.
+pub fn sharers_of(address: SocketAddr, transport: PortOf) -> usize {
+    let from_anybody = |line: &str| line.split_whitespace().nth(2).is_some_and(|remote| remote.ends_with(":0000"));
+    others_at(&tables_of(transport), address, transport, from_anybody).len()
+}
+
+fn others_at(tables: &[String], address: SocketAddr, transport: PortOf, counts: impl Fn(&str) -> bool) -> Vec<Socket> {
+    let lines = tables.iter().flat_map(|text| text.lines().skip(1)).filter(|line| counts(line));
+    let exact = lines.filter_map(|line| bound(line, transport)).filter(|(local, _)| *local == address);
+    exact.map(|(_, socket)| socket).filter(|socket| !has_open(Path::new("/proc/self"), socket.inode)).collect()
 }
 
 /// A socket that others can reach, and who has it open.

@@ -16,7 +16,7 @@ use std::net::{self, IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -32,6 +32,9 @@ pub struct Listener {
     /// A duplicate of the address's listening socket.
     pub tcp: Option<net::TcpListener>,
 }
+
+/// From so long before its end on, a connection that is kept busy by its client is asked nothing more.
+const LAST: Duration = Duration::from_secs(2);
 
 /// What a worker keeps for one listen address.
 pub(crate) struct Listening {
@@ -102,6 +105,11 @@ impl Listening {
         self.until.get().unwrap_or_else(clock::now)
     }
 
+    /// Whether there is just time to answer what was asked.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        now + LAST >= self.until()
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.tcp_bell.rung()
     }
@@ -141,7 +149,7 @@ pub(crate) async fn accept(local: Rc<Local>, listening: Rc<Listening>, listener:
     loop {
         let accepted = poll_fn(|cx| next(cx, &listening, &listener)).await;
         match accepted {
-            None => return,
+            None => return accept_rest(&local, &listening, listener),
             Some(Ok((stream, peer))) => admit(&local, &listening, stream, peer),
             Some(Err(e)) => {
                 if is_short(&e) {
@@ -167,10 +175,26 @@ fn next(
     listening: &Listening,
     listener: &TcpListener,
 ) -> Poll<Option<io::Result<(TcpStream, SocketAddr)>>> {
-    let closing = listening.tcp_bell.poll(cx);
-    match listener.poll_accept(cx) {
-        Poll::Pending if closing => Poll::Ready(None),
-        accepted => Poll::Ready(Some(ready!(accepted))),
+    if listening.tcp_bell.poll(cx) { Poll::Ready(None) } else { listener.poll_accept(cx).map(Some) }
+}
+
+/// Takes in those that wait when the listener closes, also those that the runtime has not heard of yet: the kernel would
+/// reset them.
+fn accept_rest(local: &Rc<Local>, listening: &Rc<Listening>, listener: TcpListener) {
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        let accepted = listener.accept().and_then(|(stream, peer)| {
+            stream.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(stream)?, peer))
+        });
+        match accepted {
+            Ok((stream, peer)) => admit(local, listening, stream, peer),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+            Err(e) if e.raw_os_error() == Some(libc::ECONNABORTED) => local.count(Event::TcpRefusedError),
+            Err(e) => {
+                return local.count(if is_short(&e) { Event::TcpRefusedResources } else { Event::TcpRefusedError });
+            }
+        }
     }
 }
 

@@ -72,6 +72,9 @@ pub(crate) fn spawn(local: &Rc<Local>, listening: &Rc<Listening>, socket: TcpStr
     tokio::task::spawn_local(async move {
         let reason = poll_fn(|cx| stream.poll(cx)).await;
         stream.local.count(reason);
+        if reason == Event::TcpClosedShutdown {
+            stream.tether.part().await;
+        }
         stream.tether.end(reason);
     });
 }
@@ -192,10 +195,11 @@ impl Stream {
         }
         let local = self.local.clone();
         let mut scratch = local.read.borrow_mut();
-        let bytes = match self.tether.poll_read(cx, &mut scratch) {
+        let bytes = match self.tether.poll_read(cx, &mut scratch, finishing) {
             Poll::Pending => {
-                // What came before the end was announced is asked; a message under way may still be finished.
-                self.end = (finishing && self.is_between()).then_some(Event::TcpClosedShutdown);
+                // What comes before the end is asked; a message under way may still be finished.
+                let over = self.is_answered() || self.is_between() && self.tether.listening.is_late(now);
+                self.end = (finishing && over).then_some(Event::TcpClosedShutdown);
                 return Ok(taken > 0);
             }
             Poll::Ready(Err(_)) => return Err(Event::TcpClosedError),

@@ -7,16 +7,24 @@ use super::memory::FREE;
 use super::outbox::Outbox;
 use crate::observe::{Event, Level};
 use crate::sys::sockopt;
+use socket2::SockRef;
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::net::IpAddr;
+use std::future::poll_fn;
+use std::io::{self, Read};
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// What the kernel spends on a piece of a reply beside its octets, at most.
 const OVERHEAD: usize = 1 << 10;
+/// How long a client that was told of the end has to end too.
+const PARTING: Duration = Duration::from_millis(200);
+/// Octets that are read at once, and thrown away, meanwhile.
+const READ: usize = 512;
 
 /// How the rest of the worker reaches a connection. Lives no longer than its task.
 pub(crate) struct Tether {
@@ -76,17 +84,45 @@ impl Tether {
         }
     }
 
-    /// Reads what there is into `buffer`. 0 is the end.
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    /// Reads what there is into `buffer`. 0 is the end. The runtime may not have heard yet of what came last; `at_last` asks
+    /// the kernel for that too.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8], at_last: bool) -> Poll<io::Result<usize>> {
         let socket = self.socket.borrow();
         let socket = socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         loop {
-            ready!(socket.poll_read_ready(cx))?;
-            match socket.try_read(buffer) {
+            let outcome = match socket.poll_read_ready(cx)? {
+                Poll::Pending if !at_last => return Poll::Pending,
+                Poll::Pending => match (&*SockRef::from(socket)).read(buffer) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                    outcome => outcome,
+                },
+                Poll::Ready(()) => socket.try_read(buffer),
+            };
+            match outcome {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome),
             }
         }
+    }
+
+    /// Tells the client that no more is answered, and waits a little for it to end too. A query that crosses this would
+    /// otherwise have the kernel reset the connection, and throw away replies that are on their way. The client asks it again
+    /// on another connection (RFC 7766 section 6.2.4).
+    pub(crate) async fn part(&self) {
+        let told = self.socket.borrow().as_ref().map(|socket| SockRef::from(socket).shutdown(Shutdown::Write));
+        if !matches!(told, Some(Ok(()))) {
+            return;
+        }
+        let ended = poll_fn(|cx| {
+            loop {
+                match ready!(self.poll_read(cx, &mut [0; READ], false)) {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                }
+            }
+        });
+        // One that does not look at its connection is not waited for any longer.
+        let _ = timeout(PARTING, ended).await;
     }
 
     /// Writes what is on its way in the outbox, as much as the kernel takes.

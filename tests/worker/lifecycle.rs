@@ -82,6 +82,50 @@ fn a_drain_empties_the_queue_of_datagrams() {
 }
 
 #[test]
+fn a_drain_answers_what_connections_have_brought_even_those_not_yet_accepted() {
+    for _ in 0..20 {
+        let mut lab = Lab::start();
+        let mut streams: Vec<TcpStream> = (0..8).map(|_| lab.tcp()).collect();
+        for stream in &mut streams {
+            send(stream, 1, NOW);
+            assert_eq!(next_id(stream), Some(1));
+        }
+        streams.extend((0..8).map(|_| lab.tcp()));
+        streams.iter_mut().for_each(|stream| send(stream, 2, NOW));
+        let worker = lab.worker.take().unwrap();
+        worker.drain(clock::now() + PATIENCE);
+        for stream in &mut streams {
+            assert_eq!(next_id(stream), Some(2));
+            assert!(is_over(stream));
+        }
+        drop(streams);
+        worker.join().unwrap();
+    }
+}
+
+#[test]
+fn a_drain_answers_what_comes_while_a_connection_waits_for_an_answer() {
+    let mut lab = Lab::start();
+    let mut stream = lab.tcp();
+    send(&mut stream, 1, &held(1));
+    lab.await_metric(IN_FLIGHT, 1);
+    let worker = lab.worker.take().unwrap();
+    worker.drain(clock::now() + PATIENCE);
+    for id in 2..20 {
+        send(&mut stream, id, NOW);
+        assert_eq!(next_id(&mut stream), Some(id));
+    }
+    lab.release(1);
+    assert_eq!(next_id(&mut stream), Some(1));
+    assert!(is_over(&mut stream));
+    // One that crosses the end is not answered; the connection ends in order all the same.
+    send(&mut stream, 20, NOW);
+    assert!(is_over(&mut stream));
+    drop(stream);
+    worker.join().unwrap();
+}
+
+#[test]
 fn everything_ends_by_the_deadline() {
     let mut lab = Lab::start();
     let (client, mut stream) = (lab.udp(), lab.tcp());

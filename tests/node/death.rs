@@ -8,8 +8,9 @@ use nix::unistd::Pid;
 
 use super::lab::agent::{who_answers, who_answers_tcp};
 use super::lab::load::{Report, Sending};
+use super::lab::streams::Asking;
 use super::lab::{
-    self, Host, KubeProxy, LINK_LOCAL, Lab, Load, NODE, POD1, Running, Start, Who, dns, kernel, listening,
+    self, Host, KubeProxy, LINK_LOCAL, Lab, Load, NODE, POD1, Running, Start, Streams, Who, dns, kernel, listening,
 };
 use crate::support::time;
 
@@ -20,6 +21,11 @@ const BATCH: usize = 64;
 const LONGEST_GAP: Duration = Duration::from_millis(100);
 /// How soon a client is answered by the cluster's DNS once the keeper is dead.
 const FAIL_OPEN: Duration = Duration::from_millis(50);
+/// Queries a second over UDP while two instances overlap; connections that ask all the time, and clients that open one for
+/// every query.
+const RATE: u32 = 10_000;
+const LASTING: usize = 50;
+const FLEETING: usize = 10;
 
 #[test]
 fn a_server_killed_fifty_times_loses_nothing_that_was_queued() {
@@ -182,25 +188,75 @@ fn the_fallback_is_learned_from_the_upstream_of_the_cluster_zone() {
 
 #[test]
 fn two_instances_overlap_during_an_upgrade() {
-    if !lab::entered_alone(&format!("{TEST}::two_instances_overlap_during_an_upgrade")) {
-        return;
+    if lab::entered_alone(&format!("{TEST}::two_instances_overlap_during_an_upgrade")) {
+        overlap(|old, new| [old, new]);
     }
-    let _lab = Lab::new(KubeProxy::Nftables);
-    let mut old = Start::new().start();
-    let sending = Load { rate: 2000, ..Load::heavy(POD1, &listening()) }.start();
+}
+
+#[test]
+fn an_upgrade_that_is_taken_back_loses_nothing() {
+    if lab::entered_alone(&format!("{TEST}::an_upgrade_that_is_taken_back_loses_nothing")) {
+        overlap(|old, new| [new, old]);
+    }
+}
+
+/// An instance beside one that runs, once both serve all addresses.
+fn second() -> Running {
     let mut new = Start::new().launch();
     time::until("two tables for all addresses", || {
         new.check_alive();
         (kernel::rules_to_cache().len() == 4 * listening().len()).then_some(())
     });
-    old.strike(old.keeper(), Signal::SIGTERM);
-    assert!(old.wait().success(), "{}", old.log());
-    time::pass(Duration::from_millis(300));
-    let report = sending.stop();
-    println!("{report}");
-    new.check_alive();
+    new
+}
+
+/// Two instances side by side under load, of which one leaves: the first of those that the order gives for old and new.
+fn overlap(order: fn(Running, Running) -> [Running; 2]) {
+    let _lab = Lab::new(KubeProxy::Nftables);
+    let old = Start::new().start();
+    let datagrams = Load { rate: RATE, ..Load::heavy(POD1, &listening()) }.start();
+    let streams = |connections, each| Streams { from: POD1, servers: listening().to_vec(), connections, each }.start();
+    let streams = [streams(LASTING, usize::MAX), streams(FLEETING, 1)];
+    let new = second();
+    let [mut leaves, mut stays] = order(old, new);
+    time::pass(Duration::from_secs(1));
+    leaves.strike(leaves.keeper(), Signal::SIGTERM);
+    assert!(leaves.wait().success(), "{}", leaves.log());
+    time::pass(Duration::from_secs(1));
+    let (report, answers) = (datagrams.stop(), streams.map(Asking::stop));
+    let (first, last) = (report.records[0].sent, report.records[report.records.len() - 1].sent);
+    let rate = report.records.len() as f64 / (last - first).as_secs_f64();
+    println!("UDP: {rate:.0} q/s; {report}");
+    answers.iter().for_each(|answers| println!("{answers}"));
+    stays.check_alive();
     assert_eq!(kernel::intercepted().len(), 4);
     assert!(!report.answers().contains_key(&Who::Cluster), "{report}");
-    // A datagram may still arrive between the last look at a socket and its end.
-    assert!(report.lost().len() <= 2, "{report}; {}", report.story(report.records[0].sent));
+    assert_eq!(report.lost().len(), 0, "{report}; {}", report.story(first));
+    assert!(answers.iter().all(|answers| answers.lost.is_empty()), "{answers:?}");
+    assert_eq!(kernel::connections_tried_again(POD1), 0, "a client waited a second to be heard");
+}
+
+#[test]
+fn the_one_that_leaves_is_given_nothing_more() {
+    if !lab::entered(&format!("{TEST}::the_one_that_leaves_is_given_nothing_more")) {
+        return;
+    }
+    let _lab = Lab::new(KubeProxy::Nftables);
+    let health = format!("health {}:8080", LINK_LOCAL[0]);
+    let mut old = Start::new().edit(&health, &format!("{health} {{\n lameduck 20s\n }}")).start();
+    let mut new = second();
+    let (keeper, server) = (old.keeper(), old.server());
+    old.strike(keeper, Signal::SIGTERM);
+    old.wait_for_log("Going into lameduck mode");
+    // From here on whatever comes to its sockets stays there.
+    old.strike(server, Signal::SIGSTOP);
+    let streams = Streams { from: POD1, servers: listening().to_vec(), connections: 4, each: 1 }.start();
+    let report = Load { rate: 1000, ..Load::heavy(POD1, &listening()) }.send_for(Duration::from_millis(500));
+    let answers = streams.stop();
+    println!("{report}\n{answers}");
+    assert!(report.lost().is_empty() && answers.lost.is_empty(), "{report}; {answers}");
+    assert_eq!(kernel::connections_tried_again(POD1), 0, "{answers}");
+    new.check_alive();
+    old.strike(server, Signal::SIGKILL);
+    old.wait();
 }

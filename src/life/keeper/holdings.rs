@@ -6,9 +6,11 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::sys::process::{PortOf, other_holder_of};
-use crate::sys::sockopt;
+use crate::sys::{leave, sockopt};
 
 use crate::life::{machine, refusal};
+
+use super::leaving;
 
 /// Addresses that may be held; a Corefile with more does not start.
 const MOST: usize = 1024;
@@ -78,6 +80,28 @@ impl Holdings {
     }
 }
 
+impl Holdings {
+    /// Leaves every address that other processes have sockets on to them: from then on no query comes to ours there. What
+    /// came before can still be answered. Must not be called for a socket that somebody else has open too: it would be left
+    /// for them as well.
+    pub(super) async fn leave(&self) {
+        let mut left = Vec::new();
+        for ((address, _), held) in &self.held {
+            match leaving::leave(&held.udp, &held.tcp).await {
+                Ok(true) => left.push(address.to_string()),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(
+                    "{address} cannot be left to the other instance on it ({error}): what comes last may get no answer"
+                ),
+            }
+        }
+        if !left.is_empty() {
+            tracing::info!("left to the other instance on the same addresses: {}", left.join(", "));
+            leaving::arrive().await;
+        }
+    }
+}
+
 impl Held {
     /// Binds UDP once per worker and TCP once.
     fn bind(address: SocketAddr, workers: usize, receive_buffer: usize) -> Result<Held, (PortOf, sockopt::Error)> {
@@ -96,6 +120,8 @@ impl Held {
             udp.push(bound.socket);
         }
         let tcp = sockopt::tcp(at, &options).map_err(|error| (PortOf::Tcp, error))?;
+        // Whoever left the address may have led connections past this listener. Mostly nobody has, which is an error.
+        let _ = leave::lead_nowhere(&tcp.socket);
         Ok(Held { udp, tcp: tcp.socket, absent: absent || tcp.absent })
     }
 

@@ -13,6 +13,7 @@
 mod behind;
 mod child;
 mod holdings;
+mod leaving;
 mod output;
 mod pace;
 mod probes;

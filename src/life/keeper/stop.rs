@@ -1,4 +1,5 @@
-//! The end: clients elsewhere first, then the server drains, then the node is left as it is to be found.
+//! The end: clients elsewhere first, then what another instance serves too is left to it, then the server drains, then the
+//! node is left as it is to be found.
 
 use std::time::Duration;
 
@@ -23,15 +24,17 @@ impl Keeper<'_> {
         if let Some(tending) = &mut self.tending {
             tending.withdraw().await;
         }
-        // No other server follows, so the sockets are this one's alone: each is closed the moment its queue is answered,
-        // and from then on the kernel gives another instance on the address what comes.
-        self.holdings.keep(&[], &[]);
-        if asked == Asked::Quit {
-            self.pass_on(Signal::SIGKILL);
-            return self.finish(0).await;
+        if asked != Asked::Quit {
+            self.holdings.leave().await;
         }
-        self.pass_on(if asked == Asked::Interrupt { Signal::SIGINT } else { Signal::SIGTERM });
-        let code = self.drained(signals).await;
+        // No other server follows, so the sockets are this one's alone: each is closed the moment its queue is answered.
+        self.holdings.keep(&[], &[]);
+        self.pass_on(match asked {
+            Asked::Quit => Signal::SIGKILL,
+            Asked::Interrupt => Signal::SIGINT,
+            Asked::Terminate | Asked::Reload | Asked::Upgrade => Signal::SIGTERM,
+        });
+        let code = if asked == Asked::Quit { 0 } else { self.drained(signals).await };
         self.finish(code).await
     }
 

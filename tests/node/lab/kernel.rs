@@ -26,6 +26,13 @@ pub fn forget_flows() {
     NODE.command("conntrack -F");
 }
 
+/// How many times a client on the host had to try again to be heard when it opened a connection.
+pub fn connections_tried_again(host: Host) -> u64 {
+    let printed = host.command("nstat --ignore --noupdate --zeros TcpExtTCPSynRetrans");
+    let line = printed.lines().find(|line| line.starts_with("TcpExtTCPSynRetrans")).expect("the counter is shown");
+    line.split_whitespace().nth(1).expect("a name and a value").parse().expect("a number")
+}
+
 /// Everything in nf_tables, as `nft` prints it.
 pub fn ruleset(host: Host) -> String {
     host.command("nft list ruleset")

@@ -18,6 +18,7 @@ pub mod host;
 pub mod kernel;
 pub mod load;
 pub mod proxy;
+pub mod streams;
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
@@ -27,6 +28,7 @@ pub use agent::{Running, Start};
 pub use host::Host;
 pub use load::{Load, Who};
 pub use proxy::KubeProxy;
+pub use streams::Streams;
 
 use crate::support::process::Process;
 use crate::support::{namespace, peers};

@@ -22,7 +22,7 @@ use crate::sys::process::netlink_holder;
 
 pub use conntrack::Tracked;
 pub use iptables::Chains;
-pub use kernel::{Ipv6, Kernel};
+pub use kernel::{Ipv6, Kernel, ipv6};
 
 /// What to look at.
 #[derive(Clone, Debug)]

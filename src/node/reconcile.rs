@@ -310,6 +310,7 @@ impl Node {
             }
             self.troubles.entry(part).or_default().insert(trouble.text);
         }
+        self.status.lasting = self.troubles.values().flatten().cloned().collect();
     }
 }
 

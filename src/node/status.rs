@@ -19,6 +19,8 @@ pub struct Status {
     pub intercepted: BTreeSet<IpAddr>,
     /// The servers that link-local clients reach while nobody answers here.
     pub fallback: Vec<SocketAddr>,
+    /// What could not be done so far, as it was told.
+    pub lasting: BTreeSet<String>,
     /// How often each thing was done.
     pub actions: BTreeMap<Action, u64>,
     /// How often each kind of thing failed.

@@ -51,7 +51,8 @@ pub(super) fn may_change_network() -> bool {
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set >> NET_ADMIN & 1 == 1)
 }
 
-fn ipv6(link: &str) -> Ipv6 {
+/// Whether IPv6 can be used on the interface, or on one that would be made.
+pub fn ipv6(link: &str) -> Ipv6 {
     let off = |at: &str| word(&format!("/proc/sys/net/ipv6/conf/{at}/disable_ipv6")).as_deref() == Some("1");
     match Path::new("/proc/sys/net/ipv6").exists() {
         false => Ipv6::Absent,

@@ -11,6 +11,7 @@ use crate::sys::sockopt;
 /// Prints `ok` or every diagnostic.
 pub(super) fn check(options: &Options) -> ExitCode {
     let mut sources = Sources::new(options);
+    options.unset.iter().for_each(|unset| super::complain(&unset.to_string()));
     let loaded = load(&mut sources, options, |_| ());
     let short = budget::warnings(options, sockopt::raise_descriptor_limit().ok());
     options.warnings.iter().chain(&short).for_each(|warning| super::complain(warning));

@@ -16,8 +16,7 @@ pub(super) struct Cleanup {
 
 impl Cleanup {
     pub(super) fn new(flags: &Flags) -> Self {
-        let addresses = flags.localip.as_ref().map(|list| list.0.clone()).unwrap_or_default();
-        Self { link: flags.interfacename.clone(), addresses, dns_port: flags.dns_port }
+        Self { link: flags.interfacename.clone(), addresses: flags.addresses(), dns_port: flags.dns_port }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::flags::Flags;
 use super::scrape::{self, METRICS};
 use crate::dns::Protocol;
+use crate::life::options::Unset;
 use crate::life::resolvconf::nameservers;
 use crate::node::Rules;
 use crate::node::diagnosis::{Facts, Question, look};
@@ -33,6 +34,8 @@ const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 struct Examined {
     facts: Facts,
     link: String,
+    /// What stood in `-localip` instead of an address.
+    unset: Vec<Unset>,
     dns_port: u16,
     rules: Rules,
     listeners: Vec<Listener>,
@@ -70,7 +73,7 @@ async fn examine(flags: &Flags) -> Examined {
     let rules = if flags.setupiptables { flags.rules } else { Rules::None };
     let question = Question {
         link: flags.interfacename.clone(),
-        addresses: flags.localip.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
+        addresses: flags.addresses(),
         ports: [flags.dns_port, flags.health_port],
         rules,
     };
@@ -85,6 +88,7 @@ async fn examine(flags: &Flags) -> Examined {
     Examined {
         answers,
         link: question.link,
+        unset: flags.unset(),
         dns_port: flags.dns_port,
         rules,
         listeners: listeners(flags.dns_port),

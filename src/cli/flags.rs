@@ -1,12 +1,13 @@
 //! The flags as typed: one row each, grouped by purpose for `-h`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::{NonEmptyStringValueParser, ValueParser};
 use clap::{ArgAction, Parser};
 
 use super::value;
-use crate::life::options::LogFormat;
+use crate::life::options::{LogFormat, Unset};
 use crate::node::Rules;
 use crate::plugins::value::Network;
 use crate::serve::Limits;
@@ -134,6 +135,16 @@ pub(crate) struct Flags {
 }
 
 impl Flags {
+    /// Addresses of `-localip`.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.localip.as_ref().map(|list| list.ips.clone()).unwrap_or_default()
+    }
+
+    /// What stands in `-localip` instead of addresses.
+    pub(crate) fn unset(&self) -> Vec<Unset> {
+        self.localip.as_ref().map(|list| list.unset.clone()).unwrap_or_default()
+    }
+
     /// Networks of `-client-net`.
     pub(crate) fn client_networks(&self) -> Vec<Network> {
         self.client_net.as_ref().map(|networks| networks.0.clone()).unwrap_or_default()

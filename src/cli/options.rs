@@ -66,6 +66,7 @@ pub(crate) fn options(flags: &Flags, machine: &Machine) -> Result<Options, Strin
         quiet: flags.quiet,
         reload_with_signal: flags.reloadwithsignal,
         exit_on_loop: flags.exit_on_loop,
+        unset: flags.unset(),
         warnings: warnings(flags),
     })
 }
@@ -85,7 +86,7 @@ fn configuration(flags: &Flags, default_template: bool) -> Result<Configuration,
         (Some(path), output) => Ok(Configuration::Template(Template {
             path,
             output,
-            local_ips: flags.localip.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
+            local_ips: flags.addresses(),
             upstream_service: flags.upstreamsvc.clone(),
             config_map: config_map(flags),
             prometheus_endpoint: flags.prometheus_listen_address.0.clone(),
@@ -101,7 +102,7 @@ fn configuration(flags: &Flags, default_template: bool) -> Result<Configuration,
 
 /// The node is set up where the addresses of the cache are given.
 fn node(flags: &Flags) -> Option<NodeOptions> {
-    let addresses = flags.localip.as_ref()?.0.clone();
+    let addresses = flags.localip.as_ref()?.ips.clone();
     let fallback = flags.fallback.as_ref().map(|servers| servers.0.clone());
     let desired = Desired {
         link: flags.setupinterface.then(|| flags.interfacename.clone()),

@@ -3,14 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::life::options::LogFormat;
+use crate::life::options::{LogFormat, Unset};
 use crate::node::Rules;
 use crate::plugins::value::{HttpAddress, Network, duration};
 use crate::sys::privileges;
 
 /// A list of addresses; its own type so that clap takes it as one value.
 #[derive(Debug, Clone)]
-pub(crate) struct Addresses(pub(crate) Vec<IpAddr>);
+pub(crate) struct Addresses {
+    /// At least one.
+    pub(crate) ips: Vec<IpAddr>,
+    /// What stands in place of others.
+    pub(crate) unset: Vec<Unset>,
+}
 
 /// A list of networks, one value.
 #[derive(Debug, Clone)]
@@ -42,8 +47,28 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
 }
 
 pub(crate) fn addresses(text: &str) -> Result<Addresses, String> {
-    let parse = |item: &str| item.trim().parse().map_err(|_| format!("{:?} is not an IP address", item.trim()));
-    text.split(',').map(parse).collect::<Result<Vec<_>, _>>().map(Addresses)
+    let (mut ips, mut unset) = (Vec::new(), Vec::new());
+    for item in text.split(',').map(str::trim) {
+        match (item.parse(), variable(item)) {
+            (Ok(ip), _) => ips.push(ip),
+            (_, Some(name)) => unset.push(Unset(name.to_owned())),
+            _ if item.is_empty() => {
+                return Err("\"\" is not an IP address: a comma too many, or a variable without a value".to_owned());
+            }
+            _ => return Err(format!("{item:?} is not an IP address")),
+        }
+    }
+    match unset.first() {
+        Some(none) if ips.is_empty() => Err(format!("there is no address: {none}")),
+        _ => Ok(Addresses { ips, unset }),
+    }
+}
+
+/// The name in `$(NAME)`, which Kubernetes leaves as it is where it knows no variable of that name.
+fn variable(item: &str) -> Option<&str> {
+    let name = item.strip_prefix("$(")?.strip_suffix(')')?;
+    let is_name = |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-.".contains(letter));
+    (!name.is_empty() && is_name(name)).then_some(name)
 }
 
 /// Addresses with port 53 where they name none; IPv6 with a port in brackets.
@@ -165,6 +190,22 @@ mod tests {
         let holds = |text: &str| nets.iter().any(|net| net.contains(text.parse().unwrap()));
         assert!(holds("10.9.9.9") && holds("::1") && !holds("11.0.0.1") && !holds("::2"));
         assert!(networks("10.0.0.0/33").is_err() && networks("pods").is_err());
+    }
+
+    #[test]
+    fn a_variable_that_was_not_replaced_is_no_address_and_no_fault_beside_one() {
+        let list = addresses("169.254.20.10, $(KUBE_DNS_SERVICE_HOST)").unwrap();
+        assert_eq!(list.ips, ["169.254.20.10".parse::<IpAddr>().unwrap()]);
+        assert_eq!(list.unset, [Unset("KUBE_DNS_SERVICE_HOST".to_owned())]);
+        for (text, part) in [
+            ("$(KUBE_DNS_SERVICE_HOST)", "there is no address: -localip holds $(KUBE_DNS_SERVICE_HOST)"),
+            ("169.254.20.10,", "a comma too many"),
+            ("169.254.20.10,$()", "\"$()\" is not an IP address"),
+            ("169.254.20.10,$(A B)", "is not an IP address"),
+        ] {
+            let error = addresses(text).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the operator asked for on the command line, in typed form.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,9 +49,15 @@ pub struct Options {
     pub reload_with_signal: bool,
     /// Leave with exit code 1 when a forwarding loop is found, instead of answering SERVFAIL.
     pub exit_on_loop: bool,
+    /// What stood in `-localip` instead of an address.
+    pub unset: Vec<Unset>,
     /// What was asked for and is not acted upon: one warning line each at start.
     pub warnings: Vec<String>,
 }
+
+/// A variable in `-localip` that kubelet left as it was, `$(KUBE_DNS_SERVICE_HOST)`, because it knows none of that name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unset(pub String);
 
 /// What is done to the node's network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +127,37 @@ impl Options {
     pub fn placed(&self) -> &[IpAddr] {
         let node = self.node.as_ref().filter(|node| node.desired.link.is_some());
         node.map_or(&[], |node| &node.desired.addresses)
+    }
+}
+
+impl Unset {
+    /// What is missing, in a few words.
+    pub fn brief(&self) -> String {
+        match self.service() {
+            Some(service) => format!("no address for $({}): no Service {service} when this pod was started", self.0),
+            None => format!("no address for $({}): no such variable when this pod was started", self.0),
+        }
+    }
+
+    /// The Service whose address it would be.
+    fn service(&self) -> Option<String> {
+        Some(self.0.strip_suffix("_SERVICE_HOST")?.to_lowercase().replace('_', "-"))
+    }
+}
+
+impl fmt::Display for Unset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unset(variable) = self;
+        write!(f, "-localip holds $({variable}), which was not replaced: the other addresses are served. ")?;
+        match self.service() {
+            Some(service) => write!(
+                f,
+                "Kubernetes knows the variable if a Service {service} is in the pod's namespace when the pod is started, \
+                 and the pod does not say enableServiceLinks: false. Create the Service, or give the address, then \
+                 delete this pod"
+            ),
+            None => f.write_str("Give the address, or set the variable in the container's env, then delete this pod"),
+        }
     }
 }
 

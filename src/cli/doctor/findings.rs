@@ -48,6 +48,7 @@ impl Verdict {
 /// Everything there is to say, from the interface up to what clients see.
 pub(super) fn findings(seen: &Examined) -> Vec<Finding> {
     let parts = [
+        unset,
         interface,
         addresses,
         rules::rules,
@@ -89,6 +90,11 @@ fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
         [one] => one.clone(),
         [most @ .., last] => format!("{} and {last}", most.join(", ")),
     }
+}
+
+fn unset(seen: &Examined) -> Vec<Finding> {
+    let advice = "give its address; who starts an agent in a pod creates the Service before";
+    seen.unset.iter().map(|unset| problem(unset.brief(), advice)).collect()
 }
 
 fn interface(seen: &Examined) -> Vec<Finding> {

@@ -57,6 +57,7 @@ fn healthy() -> Examined {
         })
     });
     Examined {
+        unset: Vec::new(),
         listeners: listeners.collect(),
         answers: answers.collect(),
         link: "nodelocaldns".to_owned(),

@@ -13,6 +13,7 @@ mod node {
     mod lab;
     mod locks;
     mod proof;
+    mod ready;
     mod repair;
     mod teardown;
 }

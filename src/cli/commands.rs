@@ -5,6 +5,7 @@ use clap::{Command, CommandFactory};
 
 use super::explain::Explain;
 use super::flags::Flags;
+use super::ready::Ready;
 use super::top::Top;
 
 /// One way to call the program.
@@ -22,7 +23,7 @@ impl Subcommand {
     }
 }
 
-const SUBCOMMANDS: [Subcommand; 6] = [
+const SUBCOMMANDS: [Subcommand; 7] = [
     Subcommand {
         word: "check",
         arguments: "",
@@ -40,6 +41,12 @@ const SUBCOMMANDS: [Subcommand; 6] = [
         arguments: "",
         about: "look at this node, say how DNS stands and what to do, and leave",
         flags: Flags::command,
+    },
+    Subcommand {
+        word: "ready",
+        arguments: "",
+        about: "whether the agent beside it is ready, in one line: for probes",
+        flags: Ready::command,
     },
     Subcommand {
         word: "status",

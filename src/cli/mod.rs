@@ -5,6 +5,7 @@
 //! the command lines of existing node-cache deployments have to work: `-localip a,b`, `-conf=x`, `--x`. `cleanup` takes
 //! them too, and takes from the node what an agent or node-cache left there. `doctor` says how DNS stands on this node, and
 //! changes nothing. `status` and `top` show what a running agent tells at its metrics endpoint (`scrape`).
+//! `ready` asks the agent in the same pod, or on this host, if it is ready: what probes run.
 //! `explain` makes a pod's lookup with a resolver of its own and tells each step; its bad input ends with exit code 2.
 //!
 //! For example `-conf=/etc/Corefile -localip 169.254.20.10`:
@@ -16,7 +17,8 @@
 //! The process that serves is a second one, started by the first with the same arguments behind the word `server` and the
 //! numbers of two descriptors. It is no command for people.
 //!
-//! Exit codes: 0 stopped as asked (or `check` and `doctor` found nothing), 1 could not start (or they found something, or
+//! Exit codes: 0 stopped as asked (or `check` and `doctor` found nothing, or the agent is ready), 1 could not start (or they
+//! found something, or it is not, or
 //! `cleanup` could not remove something, or what was asked could not be written), 2 on a second interrupt. Messages for the operator go to standard error;
 //! standard output is for logs and for what was asked (`-h`, `-version`, `-plugins`, and the subcommands). This room never
 //! opens a socket and is imported by nobody.
@@ -35,6 +37,7 @@ mod doctor;
 mod explain;
 mod flags;
 mod options;
+mod ready;
 mod run;
 mod scrape;
 mod status;
@@ -55,6 +58,7 @@ enum Command {
     Doctor(Box<Flags>),
     Status(Box<Flags>),
     Top(Box<top::Top>),
+    Ready(Box<ready::Ready>),
     Explain(Box<explain::Question>),
     /// Text to print, nothing else to do.
     Print(String),
@@ -81,6 +85,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Doctor(flags)) => doctor::doctor(&flags),
         Ok(Command::Status(flags)) => status::status(&flags),
         Ok(Command::Top(flags)) => top::top(&flags),
+        Ok(Command::Ready(flags)) => ready::ready(&flags),
         Ok(Command::Explain(question)) => explain::explain(&question),
         Ok(Command::Print(text)) => say(&text, ExitCode::SUCCESS),
         Err(refusal) => {
@@ -111,6 +116,7 @@ fn read(arguments: &[String]) -> Result<Command, Refusal> {
         [first, rest @ ..] if first == "doctor" => (Word::Doctor, rest),
         [first, rest @ ..] if first == "status" => (Word::Status, rest),
         [first, rest @ ..] if first == "top" => return Ok(read_top(rest)?),
+        [first, rest @ ..] if first == "ready" => return Ok(read_ready(rest)?),
         [first, rest @ ..] if first == "explain" => return read_explain(rest),
         _ => (Word::Run, arguments),
     };
@@ -140,6 +146,14 @@ fn read_top(arguments: &[String]) -> Result<Command, String> {
     Ok(match flags.common.help {
         true => Command::Print(help(top::Top::command())),
         false => Command::Top(Box::new(flags)),
+    })
+}
+
+fn read_ready(arguments: &[String]) -> Result<Command, String> {
+    let flags: ready::Ready = parsed(arguments)?;
+    Ok(match flags.common.help {
+        true => Command::Print(help(ready::Ready::command())),
+        false => Command::Ready(Box::new(flags)),
     })
 }
 

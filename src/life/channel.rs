@@ -45,6 +45,8 @@ pub(super) enum Request {
     /// A configuration is in force, and its listeners are served. The keeper closes every other socket that it holds, and
     /// replies when clients are no longer brought to the addresses that are not listed.
     Serving(Serving),
+    /// What there is to be read as configuration cannot be used, and why; `None` once it can. What was in force serves on.
+    Faulty(Option<String>),
     /// Hold what is in force for the next server; without one, hold none.
     Keep(Option<Last>),
     /// What was in force with the server before.
@@ -60,6 +62,8 @@ pub(super) enum Request {
 pub(super) struct Serving {
     /// The listen addresses of DNS.
     pub(super) listens: Vec<SocketAddr>,
+    /// Those that the configuration has besides, and that could not be had.
+    pub(super) missing: Vec<SocketAddr>,
     /// The listen addresses of HTTP.
     pub(super) http: Vec<SocketAddr>,
     /// The addresses that the cluster's zone is forwarded to.
@@ -205,6 +209,11 @@ impl Keeper {
     /// Says what is in force.
     pub(super) fn serving(&self, serving: Serving) -> Result<(), String> {
         self.done(&Request::Serving(serving))
+    }
+
+    /// Says what is wrong with the configuration that there is to be read, if anything is.
+    pub(super) fn faulty(&self, fault: Option<String>) -> Result<(), String> {
+        self.done(&Request::Faulty(fault))
     }
 
     /// Leaves with it what is in force.

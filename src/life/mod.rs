@@ -24,7 +24,8 @@
 //! Threads of the server: the workers, each in the `serve` room, and the one that calls [`serve`], with a runtime of its own
 //! for signals, reloads and the HTTP endpoints; a scrape cannot slow a query. The keeper has one.
 //!
-//! An operator's questions are answered `aside`: the same configuration and pools, and no agent.
+//! An operator's questions are answered `aside`: the same configuration and pools, and no agent. Whether the agent is
+//! ready, its keeper says to who asks ([`inquiry`]).
 //!
 //! The room never sees a query, and is the only one that reads files; in it only the keeper binds sockets.
 
@@ -37,6 +38,7 @@ mod drain;
 mod endpoints;
 mod files;
 mod hosts;
+pub mod inquiry;
 mod keeper;
 pub mod kubedns;
 mod last;

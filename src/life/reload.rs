@@ -23,6 +23,9 @@ use super::{cluster, scrape};
 /// A shorter period than this in the Corefile does not keep the agent busy.
 const QUICK_POLL: Duration = Duration::from_secs(1);
 
+/// Characters of what is wrong with a configuration that the keeper is told.
+const LONGEST_FAULT: usize = 500;
+
 /// Why a configuration is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
@@ -208,6 +211,7 @@ impl Agent<'_> {
         }
         self.common.registry.gauge(&counters::CONFIG_VALID, &[]).set(0.0);
         self.seen = refused.to_string();
+        self.tell_fault(Some(&self.seen));
         tracing::error!("{}; the configuration that was in force before serves on", self.seen);
     }
 
@@ -215,6 +219,7 @@ impl Agent<'_> {
     fn failed(&self, reason: Reason, fault: &str) {
         self.common.registry.counter(&counters::RELOAD_FAILED, &[]).increment(1);
         self.common.registry.gauge(&counters::CONFIG_VALID, &[]).set(0.0);
+        self.tell_fault(Some(fault));
         tracing::error!("Restart failed: {fault}");
         if reason == Reason::Noticed {
             tracing::error!(plugin = "reload", "Corefile changed but reload failed: {fault}");
@@ -223,6 +228,13 @@ impl Agent<'_> {
 
     fn mark_valid(&self) {
         self.common.registry.gauge(&counters::CONFIG_VALID, &[]).set(1.0);
+        self.tell_fault(None);
+    }
+
+    /// Tells the keeper, who is asked whether all is well. The first fault of many will do.
+    fn tell_fault(&self, fault: Option<&str>) {
+        let shortened = fault.map(|fault| fault.chars().take(LONGEST_FAULT).collect());
+        self.common.keeper.faulty(shortened).unwrap_or_else(|fault| tracing::error!("{fault}"));
     }
 
     /// Tells the keeper what is served: it probes the listeners, steers clients to those that answer, and lets go of
@@ -232,6 +244,7 @@ impl Agent<'_> {
         let wanted = |address: &SocketAddr| routes.listens.iter().any(|listen| listen.address == *address);
         let serving = Serving {
             listens: self.server.addresses().filter(wanted).collect(),
+            missing: self.missing().collect(),
             http: self.endpoints.addresses().collect(),
             cluster: cluster::servers(routes),
             lameduck: routes.process.lameduck,

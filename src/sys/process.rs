@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The figures of this process at one moment. A field is `None` where `/proc` did not tell.
@@ -29,6 +31,11 @@ pub struct Figures {
     pub network_received: Option<u64>,
     /// Bytes that IP sent in this network namespace.
     pub network_sent: Option<u64>,
+}
+
+/// The number of this process's pid namespace: another container with the same network has another one.
+pub fn pid_namespace() -> io::Result<u64> {
+    fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino())
 }
 
 /// The transport a port is looked for in.

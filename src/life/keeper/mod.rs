@@ -17,6 +17,7 @@ mod leaving;
 mod output;
 mod pace;
 mod probes;
+mod ready;
 mod requests;
 mod stop;
 mod succession;
@@ -51,6 +52,7 @@ use child::{Child, Event};
 use holdings::Holdings;
 use pace::Pace;
 use probes::Probes;
+use ready::Account;
 use tending::Tending;
 use watchdog::Watchdog;
 
@@ -92,6 +94,7 @@ struct Keeper<'a> {
     out: BTreeSet<IpAddr>,
     open_since: Option<Instant>,
     pidfile: Option<Pidfile>,
+    account: Account,
 }
 
 /// Keeps a server running until told to stop, and returns the exit code. The error is for the operator.
@@ -108,7 +111,8 @@ pub fn run(options: &Options) -> Result<u8> {
     log.install().context("cannot install the log")?;
     let stdin = (options.configuration == Configuration::Stdin).then(child::Stdin::read);
     let stdin = stdin.transpose().context("cannot read standard input")?;
-    let code = runtime.block_on(Keeper::new(options, stdin).live(signals));
+    options.unset.iter().for_each(|unset| tracing::error!("{unset}"));
+    let code = runtime.block_on(async { Keeper::new(options, stdin).live(signals).await });
     log.flush(LAST_LINES);
     code
 }
@@ -134,6 +138,7 @@ impl<'a> Keeper<'a> {
             out: BTreeSet::new(),
             open_since: None,
             pidfile: None,
+            account: Account::open(),
         }
     }
 
@@ -143,7 +148,10 @@ impl<'a> Keeper<'a> {
             tokio::select! {
                 biased;
                 asked = signals.next() => match asked {
-                    Asked::Terminate | Asked::Interrupt | Asked::Quit => return self.stop(asked, &mut signals).await,
+                    Asked::Terminate | Asked::Interrupt | Asked::Quit => {
+                        self.say_that_it_ends();
+                        return self.stop(asked, &mut signals).await;
+                    }
                     Asked::Reload | Asked::Upgrade => self.pass_on_if_serving(asked),
                 },
                 event = next(&mut self.child) => match event {
@@ -159,6 +167,7 @@ impl<'a> Keeper<'a> {
                 status = tended(&mut self.tending) => self.note(status?),
                 _ = probe.tick() => self.watch(),
                 _ = news.tick() => self.tell(),
+                inquirer = self.account.asked() => inquirer.tell(&self.readiness()),
             }
         }
     }
@@ -196,6 +205,7 @@ impl<'a> Keeper<'a> {
         let wait = self.pace.ended(clock::now());
         self.next = clock::now() + wait;
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        self.account.ended(&how);
         self.stillborn += u32::from(self.serving.is_none());
         if self.stillborn >= STILLBORN {
             tracing::error!("the server ended ({how}) before it served, {STILLBORN} times");

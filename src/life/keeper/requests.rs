@@ -26,6 +26,10 @@ impl Keeper<'_> {
                 self.serves(serving).await?;
                 self.reply(&Reply::Done)
             }
+            Ok(Request::Faulty(fault)) => {
+                self.account.fault = fault;
+                self.reply(&Reply::Done)
+            }
             Ok(Request::Keep(last)) => {
                 self.last = last;
                 self.reply(&Reply::Done)
@@ -60,10 +64,14 @@ impl Keeper<'_> {
         let sharer = if is_first { sharer(address) } else { None };
         match self.holdings.claim(address, purpose, workers) {
             Ok(held) => {
+                self.account.claimed(address, None);
                 let granted = child.requests.grant(held.absent, sharer.as_deref(), &held.descriptors());
                 granted.or_else(|error| child.requests.tell(&Reply::Refused(cannot_pass(&error))))
             }
-            Err(sentence) => child.requests.tell(&Reply::Refused(sentence)),
+            Err(sentence) => {
+                self.account.claimed(address, Some(&sentence));
+                child.requests.tell(&Reply::Refused(sentence))
+            }
         }
     }
 
@@ -92,6 +100,7 @@ impl Keeper<'_> {
             tending.follow(serving.cluster.clone());
         }
         self.holdings.keep(&serving.listens, &serving.http);
+        self.account.serves_without(&serving.missing);
         let probed = probed(&serving.listens, self.options);
         let leaves_out = !self.watchdog.up().is_subset(&probed);
         self.watchdog.watch(&probed);
@@ -133,7 +142,8 @@ fn probed(listens: &[SocketAddr], options: &crate::life::options::Options) -> BT
     listens.iter().copied().chain(own).collect()
 }
 
-fn serves(listens: &[SocketAddr], address: SocketAddr) -> bool {
+/// Whether what is sent to the address reaches one of these listeners.
+pub(super) fn serves(listens: &[SocketAddr], address: SocketAddr) -> bool {
     let wildcard = |listen: &SocketAddr| match listen.ip() {
         IpAddr::V4(ip) => ip.is_unspecified() && address.is_ipv4(),
         IpAddr::V6(ip) => ip.is_unspecified(),

@@ -41,6 +41,8 @@ struct Record {
     out: Option<Instant>,
     /// When it first went out of late, and how often since then.
     outages: Option<(Instant, u32)>,
+    /// What a probe over each transport last failed with, if it did.
+    failure: Option<(Protocol, Failure)>,
 }
 
 impl Watchdog {
@@ -80,7 +82,18 @@ impl Watchdog {
             (Err(Failure::Closed), Protocol::Tcp) => {}
             (Err(Failure::Silence | Failure::Network(_) | Failure::Closed), _) => record.fail(now),
         }
+        match result {
+            Err(failure) => record.failure = Some((protocol, failure.clone())),
+            Ok(_) if record.failure.as_ref().is_some_and(|(over, _)| *over == protocol) => record.failure = None,
+            Ok(_) => {}
+        }
         record.recover();
+    }
+
+    /// Why addresses do not answer, where that is known.
+    pub(super) fn failures(&self) -> BTreeMap<SocketAddr, (Protocol, Failure)> {
+        let failed = self.addresses.iter().filter(|(_, record)| !record.up);
+        failed.filter_map(|(address, record)| Some((*address, record.failure.clone()?))).collect()
     }
 
     /// The addresses that answer.

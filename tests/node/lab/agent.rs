@@ -23,6 +23,7 @@ pub struct Start {
     directory: Arc<Directory>,
     arguments: Vec<String>,
     wrapper: Vec<String>,
+    without_nf_tables: bool,
     corefile: String,
 }
 
@@ -43,9 +44,15 @@ impl Start {
             .replace("__PILLAR__CLUSTER__DNS__", UPSTREAM_SERVICE)
             .replace("__PILLAR__UPSTREAM__SERVERS__", "10.9.3.2");
         let fallback = endpoints().map(|server| server.to_string());
-        Start { directory: Directory::new(), arguments: Vec::new(), wrapper: Vec::new(), corefile }
-            .flag("-localip", &listen.join(","))
-            .flag("-fallback", &fallback.join(","))
+        Start {
+            directory: Directory::new(),
+            arguments: Vec::new(),
+            wrapper: Vec::new(),
+            without_nf_tables: false,
+            corefile,
+        }
+        .flag("-localip", &listen.join(","))
+        .flag("-fallback", &fallback.join(","))
     }
 
     pub fn flag(mut self, flag: &str, value: &str) -> Start {
@@ -65,6 +72,12 @@ impl Start {
         self
     }
 
+    /// Starts the agent as on a kernel that was built without nf_tables.
+    pub fn without_nf_tables(mut self) -> Start {
+        self.without_nf_tables = true;
+        self
+    }
+
     /// Replaces a part of the Corefile.
     pub fn edit(mut self, from: &str, to: &str) -> Start {
         assert!(self.corefile.contains(from), "{from:?} in\n{}", self.corefile);
@@ -81,7 +94,12 @@ impl Start {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(self.directory.path()).env_remove("KUBERNETES_SERVICE_HOST");
         let directory = Arc::clone(&self.directory);
-        Running(NODE.run(move || Process::start("dnslet", command, directory)))
+        Running(NODE.run(move || {
+            if self.without_nf_tables {
+                kernel::hide_nf_tables();
+            }
+            Process::start("dnslet", command, directory)
+        }))
     }
 
     /// Starts the agent and waits until it answers a pod at every address, then forgets the flows of waiting.

@@ -3,6 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
+
 use super::{Host, NODE};
 
 /// The entries of connection tracking for these addresses and port 53, one line each.
@@ -100,4 +105,19 @@ fn is_rule(line: &str) -> bool {
     let line = line.trim();
     !line.is_empty()
         && !["inet ", "chain ", "type ", "}", "flags ", "comment "].iter().any(|start| line.starts_with(start))
+}
+
+/// Has the kernel answer to this thread, and to what it starts, as one built without nf_tables: there are no netlink
+/// sockets of that protocol.
+pub fn hide_nf_tables() {
+    let equals =
+        |argument, value: i32| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value as u64);
+    let netfilter = [(0, libc::AF_NETLINK), (2, libc::NETLINK_NETFILTER)]
+        .map(|(at, value)| equals(at, value).expect("an argument"));
+    let rule = SeccompRule::new(netfilter.to_vec()).expect("two conditions");
+    let refuse = SeccompAction::Errno(libc::EPROTONOSUPPORT as u32);
+    let machine = std::env::consts::ARCH.try_into().expect("a machine that seccomp knows");
+    let filter = SeccompFilter::new([(libc::SYS_socket, vec![rule])].into(), SeccompAction::Allow, refuse, machine);
+    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a filter of one rule");
+    apply_filter(&program).expect("the kernel takes filters");
 }

@@ -9,6 +9,7 @@ mod support;
 mod deploy {
     mod apiserver;
     mod custom;
+    mod documents;
     #[allow(dead_code, reason = "each part uses its part of it")]
     mod guest;
     mod image;

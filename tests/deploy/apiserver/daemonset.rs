@@ -48,7 +48,7 @@ pub fn roll_out(store: &mut Store, daemonset: &mut Value) {
     let mut template = daemonset["spec"]["template"].clone();
     template["$patch"] = json!("replace");
     let data = json!({"spec": {"template": template}});
-    let mut revisions = of(store, daemonset);
+    let mut revisions = revisions_of(store, daemonset);
     let newest = revisions.iter().filter_map(|(_, revision)| revision["revision"].as_u64()).max().unwrap_or(0);
     let (key, mut revision) = match revisions.iter().position(|(_, revision)| revision["data"] == data) {
         Some(place) => revisions.swap_remove(place),
@@ -58,26 +58,57 @@ pub fn roll_out(store: &mut Store, daemonset: &mut Value) {
         revision["revision"] = json!(newest + 1);
     }
     store.objects.insert(key, revision);
+    place_pods(store, daemonset);
+}
+
+/// What belongs to it.
+pub fn owned(store: &Store, daemonset: &Value) -> Vec<Key> {
+    let owned = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"] == daemonset["metadata"]["uid"];
+    store.objects.iter().filter(|(_, object)| owned(object)).map(|(key, _)| key.clone()).collect()
 }
 
 /// Its revisions.
-pub fn of(store: &Store, daemonset: &Value) -> Vec<(Key, Value)> {
-    let owned = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"] == daemonset["metadata"]["uid"];
-    let revisions = store.objects.iter().filter(|(key, object)| key.plural == "controllerrevisions" && owned(object));
-    revisions.map(|(key, object)| (key.clone(), object.clone())).collect()
+fn revisions_of(store: &Store, daemonset: &Value) -> Vec<(Key, Value)> {
+    let keys = owned(store, daemonset).into_iter().filter(|key| key.plural == "controllerrevisions");
+    keys.map(|key| (key.clone(), store.objects[&key].clone())).collect()
+}
+
+/// A pod of its template on each node that there is.
+fn place_pods(store: &mut Store, daemonset: &Value) {
+    owned(store, daemonset).iter().filter(|key| key.plural == "pods").for_each(|key| drop(store.objects.remove(key)));
+    let (metadata, template) = (&daemonset["metadata"], &daemonset["spec"]["template"]);
+    let nodes: Vec<String> =
+        store.objects.keys().filter(|key| key.plural == "nodes").map(|key| key.name.clone()).collect();
+    for node in nodes {
+        let name = format!("{}-{node}", metadata["name"].as_str().expect("a name"));
+        let mut spec = template["spec"].clone();
+        spec["nodeName"] = json!(node);
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "spec": spec, "status": {"phase": "Running"},
+            "metadata": {
+                "name": name, "namespace": metadata["namespace"], "uid": name, "ownerReferences": [owner(metadata)],
+                "labels": template["metadata"]["labels"], "creationTimestamp": metadata["creationTimestamp"],
+            },
+        });
+        let namespace = metadata["namespace"].as_str().map(str::to_owned);
+        store.objects.insert(Key { plural: "pods".to_owned(), namespace, name }, pod);
+    }
+}
+
+fn owner(metadata: &Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "name": metadata["name"], "uid": metadata["uid"], "controller": true,
+        "blockOwnerDeletion": true,
+    })
 }
 
 fn fresh(daemonset: &Value, number: u64, data: Value) -> (Key, Value) {
     let metadata = &daemonset["metadata"];
     let name = format!("{}-{number}", metadata["name"].as_str().expect("a name"));
-    let owner = json!({
-        "apiVersion": "apps/v1", "kind": "DaemonSet", "name": metadata["name"], "uid": metadata["uid"], "controller": true,
-        "blockOwnerDeletion": true,
-    });
     let revision = json!({
         "apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": number, "data": data,
         "metadata": {
-            "name": name, "namespace": metadata["namespace"], "uid": name, "ownerReferences": [owner],
+            "name": name, "namespace": metadata["namespace"], "uid": name, "ownerReferences": [owner(metadata)],
             "labels": daemonset["spec"]["template"]["metadata"]["labels"],
         },
     });

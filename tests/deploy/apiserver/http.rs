@@ -80,10 +80,9 @@ fn handle(
 ) -> Result<Value, Refusal> {
     let (kind, key) = place(path).ok_or_else(|| Refusal::not_found(path))?;
     if method == Method::GET && key.name.is_empty() {
-        let name =
-            parameters.get("fieldSelector").and_then(|fields| fields.strip_prefix("metadata.name=").map(str::to_owned));
-        let labels = parameters.get("labelSelector").unwrap_or_default();
-        return Ok(store.list(kind, key.namespace.as_deref(), &labels, name.as_deref()));
+        let selector = |of: &str| parameters.get(of).unwrap_or_default();
+        let (labels, fields) = (selector("labelSelector"), selector("fieldSelector"));
+        return Ok(store.list(kind, key.namespace.as_deref(), &labels, &fields));
     }
     let body = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(body) };
     let body = body.map_err(|error| Refusal::unsupported(&format!("{media} that is not JSON ({error})")))?;

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! It has the kinds of `kinds.rs` (one row for each), keeps only what it can read strictly, and does: get (lists by label and
-//! name), create, replace, strategic and JSON merge patches, dry runs, delete (with `--cascade=orphan`), and for DaemonSets
-//! the rules of surge and selector, revisions (`rollout history`, `undo`) and a rollout that has ended when the request
-//! has. It has few defaults, no server-side apply, no pods of its own and no events.
+//! field), create, replace, strategic and JSON merge patches, dry runs, delete (with `--cascade=orphan`), and for DaemonSets
+//! the rules of surge and selector, revisions (`rollout history`, `undo`), a pod on each node that was seeded, and a rollout
+//! that has ended when the request has. It has few defaults, no server-side apply, and no events.
 
 mod daemonset;
 mod discovery;

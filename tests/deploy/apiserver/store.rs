@@ -40,18 +40,18 @@ impl Store {
         self.objects.get(key).cloned().ok_or_else(|| Refusal::not_found(&key.display()))
     }
 
-    /// Those of a kind that have the labels, in one namespace or in all.
-    pub fn list(&self, kind: &Kind, namespace: Option<&str>, labels: &str, name: Option<&str>) -> Value {
-        let labels: Vec<(&str, &str)> = labels.split(',').filter_map(|pair| pair.split_once('=')).collect();
+    /// Those of a kind that have the labels and fields, in one namespace or in all.
+    pub fn list(&self, kind: &Kind, namespace: Option<&str>, labels: &str, fields: &str) -> Value {
+        let (labels, fields) = (pairs(labels), pairs(fields));
         let here = |key: &Key| {
-            key.plural == kind.plural
-                && namespace.is_none_or(|namespace| key.namespace.as_deref() == Some(namespace))
-                && name.is_none_or(|name| key.name == name)
+            key.plural == kind.plural && namespace.is_none_or(|namespace| key.namespace.as_deref() == Some(namespace))
         };
-        let labelled = |object: &Value| {
-            labels.iter().all(|(key, value)| object["metadata"]["labels"][*key] == value.trim_start_matches('='))
+        let selected = |object: &Value| {
+            let field = |path: &str| object.pointer(&format!("/{}", path.replace('.', "/")));
+            labels.iter().all(|(key, value)| object["metadata"]["labels"][*key] == *value)
+                && fields.iter().all(|(path, value)| field(path).is_some_and(|it| it == *value))
         };
-        let found = self.objects.iter().filter(|(key, object)| here(key) && labelled(object));
+        let found = self.objects.iter().filter(|(key, object)| here(key) && selected(object));
         let items: Vec<&Value> = found.map(|(_, object)| object).collect();
         json!({
             "apiVersion": kind.version, "kind": format!("{}List", kind.kind), "items": items,
@@ -105,7 +105,7 @@ impl Store {
         if !change.dry_run {
             self.objects.remove(key);
             if change.body["propagationPolicy"] != "Orphan" {
-                daemonset::of(self, &object).iter().for_each(|(key, _)| drop(self.objects.remove(key)));
+                daemonset::owned(self, &object).iter().for_each(|key| drop(self.objects.remove(key)));
             }
         }
         Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
@@ -127,4 +127,10 @@ impl Store {
         }
         Ok(object)
     }
+}
+
+/// `a=b,c==d` of a selector.
+fn pairs(selector: &str) -> Vec<(&str, &str)> {
+    let pairs = selector.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(key, value)| (key, value.trim_start_matches('='))).collect()
 }

@@ -1,0 +1,128 @@
+//! What is typed at a cluster, and on a node of it.
+//!
+//! The cluster is an API server with two nodes. One of them is real: a network with pods around it, kube-proxy, and the
+//! cluster's DNS. There the built program runs with the arguments of the DaemonSet.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::page::{Page, Place, read, run};
+use crate::deploy::apiserver::ApiServer;
+use crate::lab::host::run as successful;
+use crate::lab::{self, KubeProxy, LINK_LOCAL, Lab, NODE, SERVICE, UPSTREAM_SERVICE};
+use crate::support::process::{Directory, kill};
+use crate::support::time;
+
+const TEST: &str = "deploy::documents::node";
+const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+
+#[test]
+fn what_is_typed_on_a_node_succeeds() {
+    if !lab::entered(&format!("{TEST}::what_is_typed_on_a_node_succeeds")) {
+        return;
+    }
+    let _lab = Lab::new(KubeProxy::Nftables);
+    let node = Node::new();
+    for page in Page::with(Place::Node) {
+        let agent = Agent(node.file("started"));
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", NODE.0)).args(["bash", "-c"]);
+        node.prepare(&mut command);
+        run(command, &page.script(Place::Node, |_| true));
+        drop(agent);
+    }
+}
+
+#[test]
+fn what_is_typed_at_a_cluster_succeeds() {
+    if !lab::entered(&format!("{TEST}::what_is_typed_at_a_cluster_succeeds")) {
+        return;
+    }
+    let _lab = Lab::new(KubeProxy::Nftables);
+    let node = Node::new();
+    for page in Page::with(Place::Cluster) {
+        let server = cluster();
+        let agent = Agent(node.file("started"));
+        let bash = || {
+            let mut command = Command::new("bash");
+            node.prepare(&mut command);
+            command.env("KUBECONFIG", server.kubeconfig()).arg("-c");
+            command
+        };
+        if page.path != "README.md" {
+            run(bash(), "kubectl apply -k daemonset/overlays/kube-proxy");
+        }
+        run(bash(), &page.script(Place::Cluster, |_| true));
+        drop(agent);
+    }
+}
+
+/// An API server with two nodes.
+fn cluster() -> ApiServer {
+    let server = ApiServer::start();
+    for name in ["worker-1", "worker-2"] {
+        server.seed(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
+    }
+    server
+}
+
+/// The files that the node has besides its network.
+struct Node(Arc<Directory>);
+
+impl Node {
+    /// The Corefile is where a container has the template, and, filled in, where node-cache has the result.
+    fn new() -> Node {
+        let directory = Directory::new();
+        let template = read("daemonset/base/Corefile");
+        let filled = template
+            .replace("__PILLAR__LOCAL__DNS__", &format!("{} {}", LINK_LOCAL[0], SERVICE[0]))
+            .replace("__PILLAR__CLUSTER__DNS__", UPSTREAM_SERVICE)
+            .replace("__PILLAR__UPSTREAM__SERVERS__", "10.9.3.2");
+        directory.write("etc/coredns/Corefile.base", &template);
+        directory.write("etc/Corefile", &filled);
+        // `mv` would leave the link of a machine whose resolv.conf is one.
+        directory.write("etc/resolv.conf", "nameserver 10.9.3.2\n");
+        let layers = format!("lowerdir={}:/etc", directory.path().join("etc").display());
+        successful(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &layers, "/etc"]));
+        for program in ["kubectl", "dnslet"] {
+            let program = Path::new("tests/deploy/documents").join(program);
+            let name = directory.path().join(program.file_name().expect("a file"));
+            symlink(Path::new(REPOSITORY).join(program), name).expect("a writable directory");
+        }
+        Node(directory)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// What the two programs in front of the real ones are told.
+    fn prepare(&self, command: &mut Command) {
+        let kubectl = successful(Command::new("sh").args(["-c", "command -v kubectl"]));
+        command.current_dir(REPOSITORY).env("HOME", self.0.path());
+        command.env("PATH", format!("{}:{}", self.0.path().display(), super::path()));
+        command.env("PROGRAM", env!("CARGO_BIN_EXE_dnslet")).env("STARTED", self.file("started"));
+        command.env("KUBECTL", kubectl.trim()).env("REPOSITORY", REPOSITORY);
+        command.env("NODE_NETWORK", format!("/run/netns/{}", NODE.0));
+        command.env("KUBE_DNS_SERVICE_HOST", SERVICE[0]).env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM_SERVICE);
+    }
+}
+
+/// The agent that a script leaves serving, by the file with its process id: ended with this value.
+struct Agent(PathBuf);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let Ok(process) = fs::read_to_string(&self.0) else { return };
+        fs::remove_file(&self.0).expect("it was there");
+        let process = process.trim().parse().expect("a process id");
+        kill(process, Signal::SIGTERM);
+        time::until("the agent to end", || (!Path::new(&format!("/proc/{process}")).exists()).then_some(()));
+    }
+}

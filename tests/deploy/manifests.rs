@@ -148,8 +148,10 @@ fn two_pods_fit_on_a_node_and_the_new_one_is_asked_by_itself() {
         let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
         assert_eq!(daemonset["spec"]["updateStrategy"], strategy, "{name}");
         let container = container(&daemonset);
-        for probe in ["startupProbe", "readinessProbe"] {
-            assert_eq!(container[probe]["exec"]["command"], json!(["/dnslet", "ready"]), "{name}");
+        for (probe, command) in
+            [("startupProbe", json!(["/dnslet", "ready", "-started"])), ("readinessProbe", json!(["/dnslet", "ready"]))]
+        {
+            assert_eq!(container[probe]["exec"]["command"], command, "{name}");
         }
         let on_the_node = ON_THE_NODE.contains(&name);
         assert_eq!(container["ports"].is_null(), on_the_node, "{name}: ports of the node cannot be had twice");

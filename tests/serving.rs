@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -23,19 +24,40 @@ fn shipped_corefile() -> String {
 
 /// Starts the agent with the arguments of the shipped DaemonSet, set-up of link and rules off.
 fn start_as_daemonset(directory: &Arc<Directory>) -> Process {
+    start_as_daemonset_with(directory, &directory.path().join("Corefile"))
+}
+
+/// The same with another place for the filled Corefile.
+fn start_as_daemonset_with(directory: &Arc<Directory>, output: &Path) -> Process {
     let base = directory.write("Corefile.base", &shipped_corefile());
     let mut command = Command::new(env!("CARGO_BIN_EXE_dnslet"));
     command
         .args(["-localip", "169.254.20.10,10.96.0.10", "-upstreamsvc", "kube-dns-upstream"])
         .args(["-setupinterface=false", "-setupiptables=false"])
         .arg("-conf")
-        .arg(directory.path().join("Corefile"))
+        .arg(output)
         .arg("-basecorefile")
         .arg(base)
         .arg("-pidfile")
         .arg(directory.path().join("pid"))
         .env("KUBE_DNS_UPSTREAM_SERVICE_HOST", "10.96.5.5");
     Process::start("dnslet", command, Arc::clone(directory))
+}
+
+#[test]
+fn a_read_only_root_is_nothing_to_warn_of() {
+    if !namespace::entered("serving::a_read_only_root_is_nothing_to_warn_of") {
+        return;
+    }
+    namespace::add_address("169.254.20.10/32");
+    namespace::add_address("10.96.0.10/32");
+    let directory = Directory::new();
+    let root = directory.write("root/Corefile", "").parent().expect("a directory").to_owned();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "none"]).arg(&root).status();
+    assert!(mounted.expect("mount: apt-get install mount").success(), "{}", root.display());
+    let mut agent = start_as_daemonset_with(&directory, &root.join("Corefile"));
+    agent.wait_until_serving(([169, 254, 20, 10], 53).into());
+    assert!(agent.log().contains("Updated Corefile") && !agent.log().contains("cannot write"), "{}", agent.log());
 }
 
 #[test]

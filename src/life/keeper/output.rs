@@ -6,7 +6,8 @@ use std::path::Path;
 
 /// Replaces the file by renaming, so that a reader sees the old or the new text. Where the directory does not allow it
 /// (a single file mounted into a container), or what is there is no regular file, it is written in place; not on a full
-/// disk, which would cost the old text.
+/// disk, which would cost the old text. On a read-only file system, as the root of a container is, nobody looks for it: it is
+/// not written, and that is no error.
 pub(super) fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
         return fs::write(path, text);
@@ -22,8 +23,12 @@ pub(super) fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
     let _ = fs::remove_file(&temporary);
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err(error),
-        _ => fs::write(path, text),
+        _ => fs::write(path, text).or_else(unless_read_only),
     }
+}
+
+fn unless_read_only(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem { Ok(()) } else { Err(error) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! node-cache replaced in place and put back, by kubectl, beside an API server.
+//! node-cache replaced in place and put back, by kubectl, beside an API server: what docs/migrating.md says to type.
+
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -32,6 +34,22 @@ fn intent(object: &Value) -> Value {
     object
 }
 
+/// The commands of the document's section, one text for each step.
+fn steps() -> [&'static str; 5] {
+    let page = include_str!("../../docs/migrating.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("node-cache in place")).expect("the section");
+    let blocks: Vec<&str> = section.split("\n```").filter_map(|block| block.strip_prefix("sh cluster\n")).collect();
+    blocks.try_into().expect("keep, look, apply, make anew, back")
+}
+
+/// Types them: what was printed, output and errors.
+fn typed(server: &ApiServer, script: &str) -> String {
+    let output = server.within(Command::new("bash").args(["-euo", "pipefail", "-c", script]));
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script}\n{text}");
+    text
+}
+
 #[test]
 fn an_applied_node_cache_is_replaced_in_place_and_put_back() {
     let (server, directory) = (ApiServer::start(), Directory::new());
@@ -41,23 +59,17 @@ fn an_applied_node_cache_is_replaced_in_place_and_put_back() {
     let uid = || server.object("daemonsets", "node-local-dns")["metadata"]["uid"].clone();
     let first = uid();
 
-    let (code, difference, errors) = server.run(&format!("diff -k {OVERLAY}"));
-    assert_eq!((code, errors.as_str()), (Some(1), ""), "{difference}");
-    assert_has(
-        &difference,
-        &["-        image: registry.k8s.io/", "+        image: dnslet:", "-        ports:", "+      maxSurge: 1"],
-    );
-    assert!(!difference.contains("kube-dns-upstream/"), "the Service stays as it is: {difference}");
+    let [keep, look, apply, _, back] = steps();
+    typed(&server, keep);
+    let difference = typed(&server, look);
+    let expected =
+        ["-        image: registry.k8s.io/", "+        image: dnslet:", "-        ports:", "+      maxSurge: 1"];
+    assert_has(&difference, &expected);
+    assert!(!difference.contains("v1.Service."), "the Services stay as they are: {difference}");
 
-    server.kubectl(&format!("apply -k {OVERLAY}"));
-    assert!(
-        server.kubectl("-n kube-system rollout status daemonset/node-local-dns").contains("successfully rolled out")
-    );
-    assert_eq!(
-        server.run(&format!("diff -k {OVERLAY}")),
-        (Some(0), String::new(), String::new()),
-        "nothing is left to do"
-    );
+    assert!(typed(&server, apply).contains("successfully rolled out"));
+    let nothing = (Some(0), String::new(), String::new());
+    assert_eq!(server.run(&format!("diff -k {OVERLAY}")), nothing, "nothing is left to do");
     let after = server.object("daemonsets", "node-local-dns");
     assert_eq!(uid(), first, "in place");
     assert_eq!(container(&server)["ports"], Value::Null, "no host ports, so that a second pod fits on the node");
@@ -65,8 +77,7 @@ fn an_applied_node_cache_is_replaced_in_place_and_put_back() {
     let rolling = &after["spec"]["updateStrategy"]["rollingUpdate"];
     assert_eq!(*rolling, json!({"maxSurge": 1, "maxUnavailable": 0}));
 
-    server.kubectl(&format!("apply -f {stock}"));
-    server.kubectl("-n kube-system rollout status daemonset/node-local-dns");
+    typed(&server, back);
     let intents = |objects: Vec<Value>| -> Vec<Value> {
         objects.iter().filter(|object| object["kind"] != "ControllerRevision").map(intent).collect()
     };
@@ -77,13 +88,12 @@ fn an_applied_node_cache_is_replaced_in_place_and_put_back() {
 fn where_kubectl_did_not_apply_node_cache_its_ports_stay_unless_the_daemonset_is_made_anew() {
     let server = ApiServer::start();
     stock::objects().iter().for_each(|object| server.seed(object));
-    let (code, _, errors) = server.run(&format!("apply -k {OVERLAY}"));
-    assert_eq!(code, Some(0), "{errors}");
-    assert!(errors.contains("missing the kubectl.kubernetes.io/last-applied-configuration annotation"), "{errors}");
+    let [keep, _, apply, anew, _] = steps();
+    assert_eq!(typed(&server, &format!("{keep}\ncat ~/node-cache.yaml")), "---\n".repeat(5));
+    assert!(typed(&server, apply).contains("missing the kubectl.kubernetes.io/last-applied-configuration annotation"));
     assert_eq!(container(&server)["ports"][0]["hostPort"], 53, "a second pod does not fit on the node");
 
-    server.kubectl("-n kube-system delete daemonset node-local-dns --cascade=orphan");
-    server.kubectl(&format!("apply -k {OVERLAY}"));
+    typed(&server, anew);
     assert_eq!(container(&server)["ports"], Value::Null);
     assert_eq!(server.run(&format!("diff -k {OVERLAY}")), (Some(0), String::new(), String::new()));
 }

@@ -22,7 +22,7 @@ mod refusal;
 mod store;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -87,18 +87,18 @@ impl ApiServer {
 
     /// Runs kubectl with these words in the repository: exit code, output and errors.
     pub fn run(&self, words: &str) -> (Option<i32>, String, String) {
-        let output = Command::new("kubectl")
-            .args(words.split_whitespace())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("KUBECONFIG", self.kubeconfig())
-            .env("HOME", self.directory.path())
-            .output()
-            .expect("kubectl: apt-get install kubernetes-client");
+        let output = self.within(Command::new("kubectl").args(words.split_whitespace()));
         let text = |bytes| String::from_utf8(bytes).expect("text");
         (output.status.code(), text(output.stdout), text(output.stderr))
     }
 
-    /// The same where it has to succeed: what it printed.
+    /// Runs a program in the repository whose kubectl reaches this server; its home is a directory that goes with it.
+    pub fn within(&self, command: &mut Command) -> Output {
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).env("HOME", self.directory.path());
+        command.env("KUBECONFIG", self.kubeconfig()).output().expect("kubectl: apt-get install kubernetes-client")
+    }
+
+    /// As [`ApiServer::run`] where it has to succeed: what it printed.
     #[track_caller]
     pub fn kubectl(&self, words: &str) -> String {
         let (code, output, errors) = self.run(words);

@@ -9,22 +9,36 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use serde_json::json;
 
 use super::page::{Page, Place, read, run};
 use crate::deploy::apiserver::ApiServer;
+use crate::deploy::stock;
 use crate::lab::host::run as successful;
 use crate::lab::{self, KubeProxy, LINK_LOCAL, Lab, NODE, SERVICE, UPSTREAM_SERVICE};
-use crate::support::process::{Directory, kill};
-use crate::support::time;
+use crate::support::namespace;
+use crate::support::process::Directory;
 
 const TEST: &str = "deploy::documents::node";
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
+/// In namespaces, one of processes among them: `dnslet ready` asks the agent that is in its own. Directories for scratch are
+/// named by process ids, which others in such a namespace have, too.
+fn entered(test: &str) -> bool {
+    let flags = ["--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let inside = lab::furnished(namespace::entered_with(&[], &flags, &format!("{TEST}::{test}")));
+    if inside {
+        successful(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(std::env::temp_dir()));
+    }
+    inside
+}
+
 #[test]
 fn what_is_typed_on_a_node_succeeds() {
-    if !lab::entered(&format!("{TEST}::what_is_typed_on_a_node_succeeds")) {
+    if !entered("what_is_typed_on_a_node_succeeds") {
         return;
     }
     let _lab = Lab::new(KubeProxy::Nftables);
@@ -41,7 +55,7 @@ fn what_is_typed_on_a_node_succeeds() {
 
 #[test]
 fn what_is_typed_at_a_cluster_succeeds() {
-    if !lab::entered(&format!("{TEST}::what_is_typed_at_a_cluster_succeeds")) {
+    if !entered("what_is_typed_at_a_cluster_succeeds") {
         return;
     }
     let _lab = Lab::new(KubeProxy::Nftables);
@@ -55,8 +69,10 @@ fn what_is_typed_at_a_cluster_succeeds() {
             command.env("KUBECONFIG", server.kubeconfig()).arg("-c");
             command
         };
-        if page.path != "README.md" {
-            run(bash(), "kubectl apply -k daemonset/overlays/kube-proxy");
+        match page.path {
+            "README.md" => {}
+            "docs/migrating.md" => run(bash(), &format!("kubectl apply -f {}", node.add_on().display())),
+            _ => run(bash(), "kubectl apply -k daemonset/overlays/kube-proxy"),
         }
         run(bash(), &page.script(Place::Cluster, |_| true));
         drop(agent);
@@ -102,6 +118,14 @@ impl Node {
         self.0.path().join(name)
     }
 
+    /// What operators of node-cache have as a file.
+    fn add_on(&self) -> PathBuf {
+        let objects = stock::objects();
+        let documents: Vec<String> =
+            objects.iter().map(|object| serde_yaml_ng::to_string(object).expect("YAML of JSON")).collect();
+        self.0.write("nodelocaldns.yaml", &documents.join("---\n"))
+    }
+
     /// What the two programs in front of the real ones are told.
     fn prepare(&self, command: &mut Command) {
         let kubectl = successful(Command::new("sh").args(["-c", "command -v kubectl"]));
@@ -121,8 +145,9 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let Ok(process) = fs::read_to_string(&self.0) else { return };
         fs::remove_file(&self.0).expect("it was there");
-        let process = process.trim().parse().expect("a process id");
-        kill(process, Signal::SIGTERM);
-        time::until("the agent to end", || (!Path::new(&format!("/proc/{process}")).exists()).then_some(()));
+        let process = Pid::from_raw(process.trim().parse().expect("a process id"));
+        kill(process, Signal::SIGTERM).expect("the agent runs");
+        // The script that started it is gone, so it is a child of this process, the first one of its namespace.
+        waitpid(process, None).expect("our own child");
     }
 }

@@ -19,6 +19,7 @@
 //! in memory too, and goes on over a reboot only where /var/log/journal is made first.
 
 #[path = "../node/lab/load.rs"]
+#[allow(clippy::duplicate_mod, reason = "the lab has it for hosts of its own kind")]
 pub mod load;
 mod network;
 

@@ -5,16 +5,21 @@
 
 use socket2::{SockFilter, SockRef};
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
 /// Where a connected socket is connected to: discard (RFC 863). Nothing is sent there.
 const NOWHERE: u16 = 9;
 /// Instructions of classic BPF, as in linux/bpf_common.h: load an octet, and with a constant, jump if equal, return.
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+const LOAD_PORT: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
 const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+/// Where the flags of a segment are (RFC 9293 section 3.1), and those of interest. Its first field is the sender's port.
+const FLAGS: u32 = 13;
+const SYN: u32 = 1 << 1;
+const ACK: u32 = 1 << 4;
 
 /// The kernel gives the socket no more datagrams: it is connected, and those that share its address without being connected
 /// get them (since Linux 5.4). What is in its queue can be read, and datagrams can be sent from it as before.
@@ -35,9 +40,27 @@ pub fn quiet(socket: &UdpSocket) -> io::Result<()> {
 /// # Errors
 /// errno of setsockopt(2).
 pub fn lead_to(listener: &TcpListener, index: u32) -> io::Result<()> {
-    let program = [filter(RETURN, 0, 0, index)];
-    let program = libc::sock_fprog { len: 1, filter: program.as_ptr().cast_mut().cast() };
-    set(listener, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+    lead(listener, &[filter(RETURN, 0, 0, index)])
+}
+
+/// The same for the connection of `client` alone, a socket of this machine: the others are shared as before.
+///
+/// # Errors
+/// errno of setsockopt(2).
+pub fn lead_one_to(listener: &TcpListener, client: SocketAddr, index: u32) -> io::Result<()> {
+    /// Where the network header is, for instructions that load; the program sees what follows the transport header.
+    const NETWORK: u32 = libc::SKF_NET_OFF.cast_unsigned();
+    // The client sends no options and no extension headers, so its port follows at once.
+    let port = NETWORK + if client.is_ipv4() { 20 } else { 40 };
+    lead(
+        listener,
+        &[
+            filter(LOAD_PORT, 0, 0, port),
+            filter(IF_EQUAL, 0, 1, client.port().into()),
+            filter(RETURN, 0, 0, index),
+            filter(RETURN, 0, 0, u32::MAX),
+        ],
+    )
 }
 
 /// Each listener on the address gets its share of new connections, whatever was said before by [`lead_to`].
@@ -54,14 +77,23 @@ pub fn lead_nowhere(listener: &TcpListener) -> io::Result<()> {
 /// # Errors
 /// errno of setsockopt(2).
 pub fn ignore_new(listener: &TcpListener) -> io::Result<()> {
-    /// Where the flags of a segment are (RFC 9293 section 3.1), and those of interest.
-    const FLAGS: u32 = 13;
-    const SYN: u32 = 1 << 1;
-    const ACK: u32 = 1 << 4;
     SockRef::from(listener).attach_filter(&[
         filter(LOAD, 0, 0, FLAGS),
         filter(AND, 0, 0, SYN | ACK),
         filter(IF_EQUAL, 0, 1, SYN),
+        filter(RETURN, 0, 0, 0),
+        filter(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+/// The same for whoever has this port.
+///
+/// # Errors
+/// errno of setsockopt(2).
+pub fn ignore_one(listener: &TcpListener, client: SocketAddr) -> io::Result<()> {
+    SockRef::from(listener).attach_filter(&[
+        filter(LOAD_PORT, 0, 0, 0),
+        filter(IF_EQUAL, 0, 1, client.port().into()),
         filter(RETURN, 0, 0, 0),
         filter(RETURN, 0, 0, u32::MAX),
     ])
@@ -80,6 +112,12 @@ pub fn settle() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+fn lead(listener: &TcpListener, program: &[SockFilter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).expect("a handful of instructions");
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
+    set(listener, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
 fn filter(code: u16, if_true: u8, if_false: u8, operand: u32) -> SockFilter {
@@ -101,7 +139,7 @@ mod tests {
     use super::*;
     use crate::sys::sockopt::{Options, queues, tcp, udp};
     use std::io::{ErrorKind, Read, Write};
-    use std::net::{SocketAddr, TcpStream};
+    use std::net::TcpStream;
     use std::os::fd::AsFd;
 
     fn listener(address: SocketAddr) -> TcpListener {
@@ -194,6 +232,29 @@ mod tests {
             let shares = connect(&[&second, &third], 100);
             assert!(shares.iter().all(|share| *share > 0), "{address}: {shares:?}");
             assert_eq!(lead_nowhere(&second).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        }
+    }
+
+    #[test]
+    fn one_connection_can_be_led_and_ignored_alone() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let first = listener(address.parse().unwrap());
+            let (second, address) = (listener(first.local_addr().unwrap()), first.local_addr().unwrap());
+            for (index, is_ignored) in [(0, true), (1, false)] {
+                let client = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None);
+                let client = client.unwrap();
+                client.bind(&SocketAddr::new(address.ip(), 0).into()).unwrap();
+                let from = client.local_addr().unwrap().as_socket().unwrap();
+                lead_one_to(&second, from, index).unwrap();
+                ignore_one(&first, from).unwrap();
+                let before = queues(first.as_fd()).unwrap().dropped;
+                let made = client.connect_timeout(&address.into(), std::time::Duration::from_millis(20));
+                let ignored = queues(first.as_fd()).unwrap().dropped > before;
+                assert_eq!((made.is_err(), ignored), (is_ignored, is_ignored), "{address} {index}");
+            }
+            second.accept().unwrap();
+            let shares = connect(&[&first, &second], 100);
+            assert!(shares.iter().all(|share| *share > 0), "{address}: {shares:?}");
         }
     }
 

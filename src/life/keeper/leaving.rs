@@ -7,7 +7,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
-use std::pin::pin;
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
@@ -20,11 +19,13 @@ use crate::sys::{leave, sockopt};
 
 /// What is on its way to our sockets arrives in that time, and connections that are being made are made.
 const ARRIVAL: Duration = Duration::from_millis(100);
-/// How long a connection to a socket of this machine takes at most; the kernel makes it within the call.
-const CONNECTION: Duration = Duration::from_millis(20);
+/// A connection to a socket of this machine is made, or ignored, within the call, if the machine is not very busy.
+const CONNECTION: Duration = Duration::from_millis(250);
+/// Between two looks whether it is ignored.
+const LOOK: Duration = Duration::from_millis(1);
 
-/// Leaves the sockets of one address to those of other processes on it. False if there are none for one of the
-/// transports: then nothing is changed there.
+/// Leaves the sockets of one address to those of other processes on it. False if there are none for either transport; then
+/// nothing is changed.
 pub(super) async fn leave(udp: &[UdpSocket], tcp: &TcpListener) -> io::Result<bool> {
     let address = tcp.local_addr()?;
     let leaves_datagrams = !udp.is_empty() && sharers_of(address, PortOf::Udp) > 0;
@@ -34,48 +35,57 @@ pub(super) async fn leave(udp: &[UdpSocket], tcp: &TcpListener) -> io::Result<bo
     let others = sharers_of(address, PortOf::Tcp);
     if others > 0 {
         lead_away(tcp, address, others).await?;
+        // Those that were given to ours before arrive first.
+        settle();
+        leave::ignore_new(tcp)?;
     }
     Ok(leaves_datagrams || others > 0)
 }
 
 /// Waits until the sockets that were left have all that was on its way to them.
 pub(super) async fn arrive() {
-    // Where the kernel cannot tell, the pause has to do.
-    let _ = leave::settle();
+    settle();
     tokio::time::sleep(ARRIVAL).await;
+}
+
+/// Where the kernel cannot wait for that, the pause at the end has to do.
+fn settle() {
+    let _ = leave::settle();
 }
 
 /// Leads connections to come to one of the `others`. Which number is ours, nobody tells; the last is tried first, since most
 /// often the oldest leaves. It is also the one that is void once we are gone, so that nothing is left behind.
 async fn lead_away(tcp: &TcpListener, address: SocketAddr, others: usize) -> io::Result<()> {
     let last = u32::try_from(others).unwrap_or_default();
-    leave::lead_to(tcp, last)?;
-    leave::ignore_new(tcp)?;
     for index in (0..=last).rev() {
-        leave::lead_to(tcp, index)?;
-        if is_led_away(tcp, address).await {
-            return Ok(());
+        if is_another(tcp, reachable(address), index).await? {
+            return leave::lead_to(tcp, index);
         }
     }
-    // It cannot be seen, so each gets its share, and ours is ignored.
+    tracing::warn!("no other listener is seen to take connections at {address}: some clients may have to try twice");
     leave::lead_nowhere(tcp)
 }
 
-/// Whether a connection is made, which ours would ignore.
-async fn is_led_away(tcp: &TcpListener, address: SocketAddr) -> bool {
-    let target = reachable(address);
-    let ignored = || sockopt::queues(tcp.as_fd()).map_or(0, |queues| queues.dropped);
-    let Ok(socket) = (if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }) else { return false };
+/// Whether the listener of this number is not ours, which ignores the connection that is made to see it. No other connection
+/// is touched.
+async fn is_another(tcp: &TcpListener, target: SocketAddr, index: u32) -> io::Result<bool> {
+    let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     sockopt::mark(socket.as_fd(), Some(PROBE_MARK));
-    if sockopt::reset_on_close(socket.as_fd()).is_err() || socket.bind((target.ip(), 0).into()).is_err() {
-        return false;
-    }
+    sockopt::reset_on_close(socket.as_fd())?;
+    socket.bind((target.ip(), 0).into())?;
+    let client = socket.local_addr()?;
+    leave::lead_one_to(tcp, client, index)?;
+    leave::ignore_one(tcp, client)?;
+    let ignored = || sockopt::queues(tcp.as_fd()).map_or(0, |queues| queues.dropped);
     let before = ignored();
-    let mut connection = pin!(socket.connect(target));
-    tokio::select! {
+    let is_ignored = async {
+        while ignored() == before {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    Ok(tokio::select! {
         biased;
-        made = &mut connection => return made.is_ok(),
-        () = std::future::ready(()) => {}
-    }
-    ignored() == before && timeout(CONNECTION, connection).await.is_ok_and(|made| made.is_ok())
+        made = timeout(CONNECTION, socket.connect(target)) => made.is_ok_and(|made| made.is_ok()),
+        () = is_ignored => false,
+    })
 }

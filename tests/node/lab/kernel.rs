@@ -33,8 +33,20 @@ pub fn forget_flows() {
 
 /// How many times a client on the host had to try again to be heard when it opened a connection.
 pub fn connections_tried_again(host: Host) -> u64 {
-    let printed = host.command("nstat --ignore --noupdate --zeros TcpExtTCPSynRetrans");
-    let line = printed.lines().find(|line| line.starts_with("TcpExtTCPSynRetrans")).expect("the counter is shown");
+    counter(host, "TcpExtTCPSynRetrans")
+}
+
+/// Datagrams that came to the host and found a queue full: that of their socket, or of a processor of the machine.
+pub fn overflows(host: Host) -> u64 {
+    let processors = std::fs::read_to_string("/proc/net/softnet_stat").expect("a mounted /proc");
+    let dropped = processors.lines().filter_map(|line| u64::from_str_radix(line.split(' ').nth(1)?, 16).ok());
+    counter(host, "UdpRcvbufErrors") + counter(host, "Udp6RcvbufErrors") + dropped.sum::<u64>()
+}
+
+/// A counter of the host's network, as nstat names it.
+fn counter(host: Host, name: &str) -> u64 {
+    let printed = host.command(&format!("nstat --ignore --noupdate --zeros {name}"));
+    let line = printed.lines().find(|line| line.starts_with(name)).expect("the counter is shown");
     line.split_whitespace().nth(1).expect("a name and a value").parse().expect("a number")
 }
 

@@ -29,7 +29,8 @@ pub(super) struct Server {
 }
 
 impl Bound {
-    /// Has the keeper hand the sockets of this address over: one for UDP per worker, and one for TCP, of which each worker
+    /// Has the keeper hand the sockets of this address over: for UDP one per worker, or those that the service manager opened,
+    /// which the first workers read; and one for TCP, of which each worker
     /// gets a duplicate here, so that handing over needs no more descriptors. The error is a sentence for the operator.
     pub(super) fn claim(keeper: &Keeper, address: SocketAddr, workers: usize) -> Result<Bound, String> {
         let Granted { udp, tcp, absent, sharer } = keeper.dns(address, workers)?;
@@ -62,8 +63,9 @@ impl Server {
         let mut added = Vec::new();
         for Bound { address, udp, tcp, absent } in bound {
             let listen = index(address);
-            for (share, (udp, tcp)) in shares.iter_mut().zip(udp.into_iter().zip(tcp)) {
-                share.push(Listener { listen, local: address, udp: Some(udp), tcp: Some(tcp) });
+            let mut udp = udp.into_iter();
+            for (share, tcp) in shares.iter_mut().zip(tcp) {
+                share.push(Listener { listen, local: address, udp: udp.next(), tcp: Some(tcp) });
             }
             added.push((address, absent));
         }

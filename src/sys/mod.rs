@@ -13,5 +13,6 @@ pub mod readable;
 pub mod seccomp;
 pub mod sockaddr;
 pub mod sockopt;
+pub mod supervisor;
 #[cfg(test)]
 mod testing;

@@ -6,7 +6,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// How a listening socket is made.
@@ -84,33 +84,41 @@ impl Default for Options {
 /// reports the address each datagram was sent to.
 pub fn udp(address: SocketAddr, options: &Options) -> Result<Bound<UdpSocket>, Error> {
     let socket = create(address, Type::DGRAM, Protocol::UDP, options)?;
-    let failed = |step| move |cause| Error { step, address, cause };
     if let Some(size) = options.receive_buffer {
-        grow_receive_buffer(&socket, size).map_err(failed(Step::Set("SO_RCVBUF")))?;
+        let failed = |cause| Error { step: Step::Set("SO_RCVBUF"), address, cause };
+        grow_receive_buffer(&socket, size).map_err(failed)?;
     }
+    prepare_udp(socket.as_fd(), address, options.dual_stack)?;
+    let absent = bind(&socket, address, options)?;
+    Ok(Bound { socket: socket.into(), absent })
+}
+
+/// Sets what a UDP socket of this address needs besides a place to listen, also one that another process has bound.
+pub fn prepare_udp(socket: BorrowedFd<'_>, address: SocketAddr, dual_stack: bool) -> Result<(), Error> {
+    let socket = &SockRef::from(&socket);
+    let failed = |step| move |cause| Error { step, address, cause };
     // Replies fit the smallest path; a forged "too big" must not make the kernel cut them into fragments or refuse
     // them. RFC 9715 section 3.1.
     let v6 = address.is_ipv6();
     let omit = if v6 {
-        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)
     } else {
-        set(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
+        set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
     };
     omit.map_err(failed(Step::Set("MTU_DISCOVER")))?;
-    if v6 && options.dual_stack && address.ip().is_unspecified() {
-        set(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
+    if v6 && dual_stack && address.ip().is_unspecified() {
+        set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
             .map_err(failed(Step::Set("MTU_DISCOVER")))?;
     }
     if address.ip().is_unspecified() {
         let info = if v6 {
-            set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+            set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
         } else {
-            set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+            set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
         };
         info.map_err(failed(Step::Set("PKTINFO")))?;
     }
-    let absent = bind(&socket, address, options)?;
-    Ok(Bound { socket: socket.into(), absent })
+    Ok(())
 }
 
 /// A listening TCP socket. Another process may listen on the same address (SO_REUSEPORT): an upgrade overlaps.
@@ -118,15 +126,23 @@ pub fn tcp(address: SocketAddr, options: &Options) -> Result<Bound<TcpListener>,
     let socket = create(address, Type::STREAM, Protocol::TCP, options)?;
     let failed = |step| move |cause| Error { step, address, cause };
     socket.set_reuse_address(true).map_err(failed(Step::Set("SO_REUSEADDR")))?;
+    prepare_tcp(socket.as_fd(), address)?;
+    let absent = bind(&socket, address, options)?;
+    socket.listen(i32::from(options.backlog)).map_err(failed(Step::Listen))?;
+    Ok(Bound { socket: socket.into(), absent })
+}
+
+/// The same for a listening TCP socket.
+pub fn prepare_tcp(socket: BorrowedFd<'_>, address: SocketAddr) -> Result<(), Error> {
+    let socket = SockRef::from(&socket);
+    let failed = |step| move |cause| Error { step, address, cause };
     // Accepted sockets inherit it: a reply never waits for the acknowledgement of the one before.
     socket.set_tcp_nodelay(true).map_err(failed(Step::Set("TCP_NODELAY")))?;
     // These too are inherited.
     socket.set_send_buffer_size(SEND_BUFFER).map_err(failed(Step::Set("SO_SNDBUF")))?;
     socket.set_recv_buffer_size(STREAM_RECEIVE_BUFFER).map_err(failed(Step::Set("SO_RCVBUF")))?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(failed(Step::Set("TCP_USER_TIMEOUT")))?;
-    let absent = bind(&socket, address, options)?;
-    socket.listen(i32::from(options.backlog)).map_err(failed(Step::Listen))?;
-    Ok(Bound { socket: socket.into(), absent })
+    Ok(())
 }
 
 /// The receive buffer the kernel granted, in octets of its own accounting.

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child as Process, Command};
 
 use crate::life::channel::{Ends, Line, News, Request};
-use crate::sys::channel;
+use crate::sys::{channel, supervisor};
 
 /// The first argument of the server's command line; the second names its ends of the line to the keeper.
 pub const SERVER: &str = "server";
@@ -54,6 +54,10 @@ impl Child {
         let mut command = Command::new("/proc/self/exe");
         let ends = Ends { requests: theirs.as_raw_fd(), news: their_news.as_raw_fd(), parent: std::process::id() };
         command.arg0("dnslet").arg(SERVER).arg(ends.to_string()).args(std::env::args_os().skip(1)).process_group(0);
+        // The service manager speaks with this process alone.
+        for variable in supervisor::VARIABLES {
+            command.env_remove(variable);
+        }
         command.stdin(stdin.map_or_else(|| Ok(Stdio::null()), Stdin::again)?).kill_on_drop(true);
         let process = command.spawn()?;
         let (requests, news) = (Line::new(requests)?, Line::new(news)?);

@@ -10,6 +10,7 @@ use crate::sys::{leave, sockopt};
 
 use crate::life::{machine, refusal};
 
+use super::inherited::Inherited;
 use super::leaving;
 
 /// Addresses that may be held; a Corefile with more does not start.
@@ -28,6 +29,7 @@ pub(super) struct Holdings {
     held: BTreeMap<(SocketAddr, Use), Held>,
     /// Octets to ask for per UDP socket.
     receive_buffer: usize,
+    inherited: Inherited,
 }
 
 /// The sockets of one address.
@@ -35,24 +37,25 @@ pub(super) struct Holdings {
 pub(super) struct Held {
     udp: Vec<UdpSocket>,
     tcp: TcpListener,
+    /// How many workers it is for. Where the sockets are inherited there may be fewer.
+    workers: usize,
     /// No interface had the address when it was bound.
     pub(super) absent: bool,
 }
 
 impl Holdings {
-    /// Nothing yet; each UDP socket will have a receive buffer of so many octets, if it may.
-    pub(super) fn new(receive_buffer: usize) -> Holdings {
-        Holdings { held: BTreeMap::new(), receive_buffer }
+    /// Nothing but what was inherited; each UDP socket of ours will have a receive buffer of so many octets, if it may.
+    pub(super) fn new(receive_buffer: usize, inherited: Inherited) -> Holdings {
+        Holdings { held: BTreeMap::new(), receive_buffer, inherited }
     }
 
-    /// The sockets of this address: those that are held, or new ones. The error is a sentence for the operator.
+    /// The sockets of this address: those that are held or inherited, or new ones. The error is a sentence for the operator.
     pub(super) fn claim(&mut self, address: SocketAddr, purpose: Use, workers: usize) -> Result<&Held, String> {
         let key = (address, purpose);
-        let fits = |held: &Held| held.udp.len() == workers;
+        let fits = |held: &Held| held.workers == workers;
         if !self.held.get(&key).is_some_and(fits) {
             self.held.remove(&key);
-            let held = Held::bind(address, workers, self.receive_buffer)
-                .map_err(|(transport, error)| refusal::explain(&error, transport))?;
+            let held = Held::bind(address, workers, self.receive_buffer, &self.inherited)?;
             self.held.insert(key, held);
         }
         let held = self.held.get_mut(&key).expect("it was there or has been put there");
@@ -71,6 +74,16 @@ impl Holdings {
         self.held.len() >= MOST
     }
 
+    /// Names what was inherited and is read by nobody where these are served, if that was not said before.
+    pub(super) fn say_unread(&mut self, served: &[SocketAddr]) {
+        for socket in self.inherited.unread(served) {
+            tracing::warn!(
+                "the service manager holds {socket} and nothing is served there: what comes waits unanswered; take it \
+                 out of the socket unit, or bind it in the Corefile"
+            );
+        }
+    }
+
     /// These are served; whatever else is held, nobody reads.
     pub(super) fn keep(&mut self, dns: &[SocketAddr], http: &[SocketAddr]) {
         self.held.retain(|(address, purpose), _| match purpose {
@@ -82,11 +95,11 @@ impl Holdings {
 
 impl Holdings {
     /// Leaves every address that other processes have sockets on to them: from then on no query comes to ours there. What
-    /// came before can still be answered. Must not be called for a socket that somebody else has open too: it would be left
-    /// for them as well.
+    /// came before can still be answered. What was inherited stays as it is: the service manager has it open too.
     pub(super) async fn leave(&self) {
         let mut left = Vec::new();
-        for ((address, _), held) in &self.held {
+        let ours = self.held.iter().filter(|((address, _), _)| !self.inherited.holds(machine::bindable(*address)));
+        for ((address, _), held) in ours {
             match leaving::leave(&held.udp, &held.tcp).await {
                 Ok(true) => left.push(address.to_string()),
                 Ok(false) => {}
@@ -103,8 +116,8 @@ impl Holdings {
 }
 
 impl Held {
-    /// Binds UDP once per worker and TCP once.
-    fn bind(address: SocketAddr, workers: usize, receive_buffer: usize) -> Result<Held, (PortOf, sockopt::Error)> {
+    /// Takes what was inherited, and else binds UDP once per worker and TCP once.
+    fn bind(address: SocketAddr, workers: usize, receive_buffer: usize, inherited: &Inherited) -> Result<Held, String> {
         let at = machine::bindable(address);
         let options = sockopt::Options {
             freebind: true,
@@ -112,17 +125,26 @@ impl Held {
             receive_buffer: Some(receive_buffer),
             ..sockopt::Options::default()
         };
-        let mut absent = false;
-        let mut udp = Vec::with_capacity(workers);
-        for _ in 0..workers {
-            let bound = sockopt::udp(at, &options).map_err(|error| (PortOf::Udp, error))?;
-            absent = bound.absent;
-            udp.push(bound.socket);
+        let mut absent = inherited.holds(at) && !at.ip().is_unspecified();
+        let mut udp = inherited.udp(at, workers)?;
+        if udp.is_empty() {
+            for _ in 0..workers {
+                let bound = sockopt::udp(at, &options).map_err(|error| refusal::explain(&error, PortOf::Udp))?;
+                absent |= bound.absent;
+                udp.push(bound.socket);
+            }
         }
-        let tcp = sockopt::tcp(at, &options).map_err(|error| (PortOf::Tcp, error))?;
-        // Whoever left the address may have led connections past this listener. Mostly nobody has, which is an error.
-        let _ = leave::lead_nowhere(&tcp.socket);
-        Ok(Held { udp, tcp: tcp.socket, absent: absent || tcp.absent })
+        let tcp = match inherited.tcp(at)? {
+            Some(tcp) => tcp,
+            None => {
+                let bound = sockopt::tcp(at, &options).map_err(|error| refusal::explain(&error, PortOf::Tcp))?;
+                absent |= bound.absent;
+                // Whoever left the address may have led connections past this listener. Mostly nobody has, which is an error.
+                let _ = leave::lead_nowhere(&bound.socket);
+                bound.socket
+            }
+        };
+        Ok(Held { udp, tcp, workers, absent })
     }
 
     /// All its descriptors, UDP first.
@@ -151,7 +173,7 @@ mod tests {
 
     #[test]
     fn each_worker_gets_its_own_socket_on_the_same_address() {
-        let (mut holdings, address) = (Holdings::new(1 << 16), free_address());
+        let (mut holdings, address) = (Holdings::new(1 << 16, Inherited::default()), free_address());
         let held = holdings.claim(address, Use::Dns, 3).unwrap();
         assert_eq!((held.udp.len(), held.absent, held.descriptors().len()), (3, false, 4));
         assert!(held.udp.iter().all(|socket| socket.local_addr().unwrap() == address));
@@ -161,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_foreign_holder_is_named_and_an_absent_address_is_bound() {
-        let (mut holdings, holder) = (Holdings::new(1 << 16), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (mut holdings, holder) =
+            (Holdings::new(1 << 16, Inherited::default()), UdpSocket::bind("127.0.0.1:0").unwrap());
         let error = holdings.claim(holder.local_addr().unwrap(), Use::Dns, 1).unwrap_err();
         assert!(error.contains("in use by") && error.contains(&format!("pid {}", std::process::id())), "{error}");
         assert!(holdings.claim("192.0.2.77:5399".parse().unwrap(), Use::Dns, 1).unwrap().absent);
@@ -169,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_next_server_gets_the_same_sockets_with_what_waits_in_them() {
-        let (mut holdings, address) = (Holdings::new(1 << 16), free_address());
+        let (mut holdings, address) = (Holdings::new(1 << 16, Inherited::default()), free_address());
         holdings.claim(address, Use::Dns, 1).unwrap();
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"waiting", address).unwrap();
         let held = holdings.claim(address, Use::Dns, 1).unwrap();
@@ -178,8 +201,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_inherited_is_used_alone_and_outlives_what_is_let_go() {
+        let address = free_address();
+        let theirs = UdpSocket::bind(address).unwrap();
+        let inherited = Inherited::new(vec![theirs.into()]).unwrap();
+        let mut holdings = Holdings::new(1 << 16, inherited);
+        assert_eq!(
+            holdings.claim(address, Use::Dns, 3).unwrap().descriptors().len(),
+            2,
+            "one for UDP, and TCP of ours"
+        );
+        holdings.keep(&[], &[]);
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"waiting", address).unwrap();
+        let held = holdings.claim(address, Use::Dns, 3).unwrap();
+        assert_eq!(held.udp[0].recv(&mut [0; 16]).unwrap(), 7);
+        assert!(!held.absent);
+    }
+
+    #[test]
     fn what_is_not_served_is_closed() {
-        let (mut holdings, kept, left) = (Holdings::new(1 << 16), free_address(), free_address());
+        let (mut holdings, kept, left) = (Holdings::new(1 << 16, Inherited::default()), free_address(), free_address());
         for address in [kept, left] {
             holdings.claim(address, Use::Dns, 1).unwrap();
         }

@@ -13,11 +13,13 @@
 mod behind;
 mod child;
 mod holdings;
+mod inherited;
 mod leaving;
 mod output;
 mod pace;
 mod probes;
 mod ready;
+mod report;
 mod requests;
 mod stop;
 mod succession;
@@ -40,6 +42,7 @@ use crate::node::{Action, Status};
 use crate::observe::Registry;
 use crate::observe::log::{self, Log};
 use crate::sys::clock;
+use crate::sys::supervisor::{self, Supervisor};
 
 use super::budget;
 use super::channel::{Kept, News, Probed, Serving};
@@ -50,9 +53,11 @@ use super::signals::{Asked, Signals};
 
 use child::{Child, Event};
 use holdings::Holdings;
+use inherited::Inherited;
 use pace::Pace;
 use probes::Probes;
 use ready::Account;
+use report::{Report, State};
 use tending::Tending;
 use watchdog::Watchdog;
 
@@ -95,10 +100,15 @@ struct Keeper<'a> {
     open_since: Option<Instant>,
     pidfile: Option<Pidfile>,
     account: Account,
+    report: Report,
 }
 
 /// Keeps a server running until told to stop, and returns the exit code. The error is for the operator.
 pub fn run(options: &Options) -> Result<u8> {
+    // Before anything is opened: the numbers of what is handed over are given.
+    let inherited = supervisor::inherited().context("cannot take the service manager's sockets over")?;
+    let inherited = Inherited::new(inherited).map_err(anyhow::Error::msg)?;
+    let report = Report::new(Supervisor::from_environment()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _inside = runtime.enter();
@@ -112,17 +122,17 @@ pub fn run(options: &Options) -> Result<u8> {
     let stdin = (options.configuration == Configuration::Stdin).then(child::Stdin::read);
     let stdin = stdin.transpose().context("cannot read standard input")?;
     options.unset.iter().for_each(|unset| tracing::error!("{unset}"));
-    let code = runtime.block_on(async { Keeper::new(options, stdin).live(signals).await });
+    let code = runtime.block_on(async { Keeper::new(options, stdin, inherited, report).live(signals).await });
     log.flush(LAST_LINES);
     code
 }
 
 impl<'a> Keeper<'a> {
-    fn new(options: &'a Options, stdin: Option<child::Stdin>) -> Keeper<'a> {
+    fn new(options: &'a Options, stdin: Option<child::Stdin>, inherited: Inherited, report: Report) -> Keeper<'a> {
         Keeper {
             options,
             stdin,
-            holdings: Holdings::new(budget::receive_buffer(options)),
+            holdings: Holdings::new(budget::receive_buffer(options), inherited),
             child: None,
             pace: Pace::default(),
             next: clock::now(),
@@ -139,12 +149,14 @@ impl<'a> Keeper<'a> {
             open_since: None,
             pidfile: None,
             account: Account::open(),
+            report,
         }
     }
 
     async fn live(mut self, mut signals: Signals) -> Result<u8> {
-        let (mut probe, mut news) = (steady(PROBE), steady(NEWS));
+        let (mut probe, mut news, mut beat) = (steady(PROBE), steady(NEWS), self.report.beat());
         loop {
+            self.report();
             tokio::select! {
                 biased;
                 asked = signals.next() => match asked {
@@ -168,6 +180,7 @@ impl<'a> Keeper<'a> {
                 _ = probe.tick() => self.watch(),
                 _ = news.tick() => self.tell(),
                 inquirer = self.account.asked() => inquirer.tell(&self.readiness()),
+                () = next_beat(&mut beat) => self.report.alive(),
             }
         }
     }
@@ -297,6 +310,22 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// Says to the service manager how the server does.
+    fn report(&mut self) {
+        if !self.report.is_heard() {
+            return;
+        }
+        let up = self.watchdog.up();
+        let serving = self.serving.as_ref().filter(|_| self.child.as_ref().is_some_and(|child| child.serves));
+        let listens = serving.iter().flat_map(|serving| &serving.listens).copied();
+        let (answering, silent): (Vec<_>, Vec<_>) = listens.partition(|address| up.contains(address));
+        self.report.say(match serving {
+            _ if self.stopping => State::Stopping,
+            Some(_) => State::Serving { answering: &answering, silent: &silent },
+            None => State::Starting { again: self.serving.is_some() },
+        });
+    }
+
     /// A server that is starting does not listen to signals yet, and would end. It reads everything anew anyway.
     fn pass_on_if_serving(&self, asked: Asked) {
         let signal = if asked == Asked::Upgrade { Signal::SIGUSR2 } else { Signal::SIGUSR1 };
@@ -314,6 +343,13 @@ fn steady(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+async fn next_beat(beat: &mut Option<Interval>) {
+    match beat {
+        Some(beat) => drop(beat.tick().await),
+        None => std::future::pending().await,
+    }
 }
 
 async fn next(child: &mut Option<Child>) -> Event {

@@ -101,6 +101,7 @@ impl Keeper<'_> {
         }
         self.holdings.keep(&serving.listens, &serving.http);
         self.account.serves_without(&serving.missing);
+        self.holdings.say_unread(&[serving.listens.as_slice(), &serving.http].concat());
         let probed = probed(&serving.listens, self.options);
         let leaves_out = !self.watchdog.up().is_subset(&probed);
         self.watchdog.watch(&probed);

@@ -21,6 +21,7 @@ impl Keeper<'_> {
     /// Stops as the signal asks, and returns the exit code.
     pub(super) async fn stop(&mut self, asked: Asked, signals: &mut Signals) -> Result<u8> {
         self.stopping = true;
+        self.report();
         if let Some(tending) = &mut self.tending {
             tending.withdraw().await;
         }

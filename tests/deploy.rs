@@ -8,6 +8,7 @@ mod support;
 #[cfg(test)]
 mod deploy {
     mod apiserver;
+    mod container;
     mod custom;
     mod documents;
     #[allow(dead_code, reason = "each part uses its part of it")]

@@ -18,7 +18,7 @@ pub fn entered_by(program: &[&str], test: &str) -> bool {
     entered_with(program, &["--map-root-user"], test)
 }
 
-/// The same with these flags of unshare for the user and what else is private.
+/// The same as the user that these flags of unshare make: without any, as who runs the test.
 #[track_caller]
 pub fn entered_with(program: &[&str], flags: &[&str], test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {

@@ -22,6 +22,9 @@ use crate::observe::probe::reachable;
 /// Where node-cache's metrics are, and ours by default.
 pub(super) const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9353);
 
+/// Where the metrics of the package's Corefile are.
+const PACKAGED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9253);
+
 /// Where the metrics of the built-in Corefile are.
 const BUILT_IN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 19153);
 
@@ -79,7 +82,7 @@ pub(super) fn endpoints(flags: &Flags) -> Vec<SocketAddr> {
         return given.0.into_iter().collect();
     }
     let template = super::value::listen_address(&flags.prometheus_listen_address.0).ok();
-    let defaults = [Some(METRICS), template, Some(BUILT_IN)].into_iter().flatten();
+    let defaults = [Some(METRICS), template, Some(PACKAGED), Some(BUILT_IN)].into_iter().flatten();
     let mut endpoints = Vec::new();
     for endpoint in configured(flags).into_iter().chain(defaults) {
         if !endpoints.contains(&endpoint) {

@@ -1,6 +1,6 @@
 # What there is to type. `make run` and `make test` are all a newcomer needs; Rust and a C compiler are all they ask for
 # (the peers that tests talk to are installed by .ci/deps as root, and named otherwise).
-.PHONY: run demo check test test-vm test-deploy image reproduce manifests deb soak bench fuzz deny advisories
+.PHONY: run demo check test test-vm test-deploy image reproduce manifests deb release soak bench fuzz deny advisories
 
 run: ; cargo run
 
@@ -26,10 +26,15 @@ reproduce: image ; daemonset/image/reproduce
 manifests: ; { sed '/^$$/q' daemonset/dnslet.yaml && kubectl kustomize daemonset/overlays/kube-proxy; } >daemonset/.rendered && \
 	mv daemonset/.rendered daemonset/dnslet.yaml
 
-# The package for Debian: the static binary (it takes minutes to build), its man page, completions and units.
-DEB = --profile dist --target x86_64-unknown-linux-musl --output dist/
-deb: ; command -v cargo-deb >/dev/null || cargo install --locked cargo-deb; cargo run --quiet --example pages -- target/dist-docs && \
-	CC_x86_64_unknown_linux_musl=musl-gcc cargo deb $(DEB)
+# The package for Debian: the program of the image, its man page, completions and units.
+PROGRAM = daemonset/image/binary
+DEB = --profile dist --target $(shell uname -m)-unknown-linux-musl --output dist/
+deb: ; command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
+	.ci/deps image && $(PROGRAM) && cargo run --quiet --example pages -- target/dist-docs && \
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) cargo deb --no-build --no-strip $(DEB)
+
+# Everything that is shipped, from a clean directory, and checksums of it.
+release: ; rm -rf dist && $(MAKE) image deb && daemonset/tarball && cd dist && sha256sum -- * >SHA256SUMS && ls -l
 
 # Tests whose full size is too long for each change: floods for a minute, an outage of 10,000 names, a million steps at random,
 # 2,000 worlds of search lists.

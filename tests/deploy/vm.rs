@@ -128,9 +128,10 @@ fn package() -> &'static Path {
     PACKAGE.get_or_init(|| {
         let home = Path::new(env!("CARGO_MANIFEST_DIR"));
         let package = home.join("target/guest/dnslet.deb");
-        let options = format!("DEB=--profile dev --no-build --no-strip --fast --output {}", package.display());
-        let output =
-            Command::new("make").args(["deb", &options]).current_dir(home).output().expect("apt-get install make");
+        let options = format!("DEB=--profile dev --fast --output {}", package.display());
+        let mut make = Command::new("make");
+        make.args(["deb", "PROGRAM=true", &options]).current_dir(home);
+        let output = make.output().expect("apt-get install make");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         package
     })

@@ -29,7 +29,7 @@ manifests: ; { sed '/^$$/q' daemonset/dnslet.yaml && kubectl kustomize daemonset
 # The package for Debian: the program of the image, its man page, completions and units.
 PROGRAM = daemonset/image/binary
 DEB = --profile dist --target $(shell uname -m)-unknown-linux-musl --output dist/
-deb: ; command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
+deb: ; command -v cargo-deb >/dev/null || cargo install --locked cargo-deb --version 3.8.0
 	.ci/deps image && $(PROGRAM) && cargo run --quiet --example pages -- target/dist-docs && \
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) cargo deb --no-build --no-strip $(DEB)
 

@@ -98,6 +98,7 @@ kinds! {
         relabelings: Vec<Relabeling>,
     }
     Relabeling {
+        action: String,
         source_labels: Vec<String>,
         regex: String,
         target_label: String,
@@ -107,6 +108,7 @@ kinds! {
     ServiceMatcher {
         service_name: String,
         namespace: String,
+        to_ports: Vec<RedirectPort>,
     }
     CiliumRule {
         endpoint_selector: LabelSelector,
@@ -130,7 +132,12 @@ kinds! {
         to_endpoints: Vec<LabelSelector>,
         to_ports: Vec<CiliumPorts>,
     }
-    CiliumPorts { ports: Vec<CiliumPort>, }
+    CiliumPorts {
+        ports: Vec<CiliumPort>,
+        rules: CiliumRules,
+    }
+    CiliumRules { dns: Vec<CiliumNames>, }
+    CiliumNames { match_pattern: String, }
     CiliumPort {
         port: String,
         protocol: Protocol,

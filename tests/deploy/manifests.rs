@@ -26,9 +26,13 @@ fn read(path: &str) -> String {
 }
 
 fn rendered(path: &str) -> String {
-    let kubectl = Command::new("kubectl").arg("kustomize").arg(daemonset_directory().join(path)).output();
-    let output = kubectl.expect("kubectl: apt-get install kubernetes-client");
-    assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+    successful(Command::new("kubectl").arg("kustomize").arg(daemonset_directory().join(path)))
+}
+
+/// What it printed.
+fn successful(command: &mut Command) -> String {
+    let output = command.output().expect("kubectl: apt-get install kubernetes-client");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
 
@@ -89,8 +93,8 @@ fn every_object_is_one_that_a_cluster_takes() {
     let paths = OVERLAYS.map(|name| format!("overlays/{name}"));
     let mut files: Vec<(String, String)> =
         paths.into_iter().chain(["podmonitor".to_owned()]).map(|path| (rendered(&path), path)).collect();
-    for path in ["networkpolicy/calico.yaml", "networkpolicy/cilium.yaml"] {
-        files.push((read(path), path.to_owned()));
+    for path in ["calico.yaml", "calico-hosts.yaml", "cilium.yaml"].map(|name| format!("networkpolicy/{name}")) {
+        files.push((read(&path), path));
     }
     for (yaml, path) in files {
         let objects = objects(&yaml);
@@ -159,6 +163,35 @@ fn two_pods_fit_on_a_node_and_the_new_one_is_asked_by_itself() {
 }
 
 #[test]
+fn a_node_is_taken_out_by_its_label_and_a_stop_has_the_time_of_the_stock_add_on() {
+    for name in OVERLAYS {
+        let daemonset = daemonset(name);
+        let pod = &daemonset["spec"]["template"]["spec"];
+        let required = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        let elsewhere = json!({"key": "node-local-dns", "operator": "NotIn", "values": ["off"]});
+        assert_eq!(*required, json!({"nodeSelectorTerms": [{"matchExpressions": [elsewhere]}]}), "{name}");
+        assert_eq!(pod["terminationGracePeriodSeconds"], 30, "{name}");
+    }
+}
+
+#[test]
+fn the_overlay_says_where_the_image_comes_from() {
+    for name in OVERLAYS {
+        let copy = Directory::new();
+        successful(Command::new("cp").arg("-r").args([daemonset_directory().as_path(), copy.path()]));
+        let path = copy.path().join(format!("daemonset/overlays/{name}"));
+        let file = path.join("kustomization.yaml");
+        let shipped = fs::read_to_string(&file).expect("the overlay");
+        let edited =
+            shipped.replace("newName: dnslet", "newName: registry.example/dns/dnslet").replace("newTag: ", "newTag: x");
+        fs::write(&file, edited).expect("our own copy");
+        let objects = objects(&successful(Command::new("kubectl").arg("kustomize").arg(path)));
+        let image = concat!("registry.example/dns/dnslet:x", env!("CARGO_PKG_VERSION"));
+        assert_eq!(container(one(&objects, "DaemonSet", "node-local-dns"))["image"], image, "{name}");
+    }
+}
+
+#[test]
 fn pods_have_no_right_that_is_not_needed() {
     for name in OVERLAYS {
         let daemonset = daemonset(name);
@@ -212,7 +245,9 @@ fn the_corefile_of_every_overlay_is_one_that_its_pods_take() {
 
 #[test]
 fn corefiles_differ_where_they_have_to() {
-    let in_a_pod = read("base/Corefile").replace("health 169.254.20.10:8080", "health :8080");
+    // Connections that led to the pod go on until Cilium has led them elsewhere.
+    let health = "health :8080 {\n        lameduck 10s\n    }";
+    let in_a_pod = read("base/Corefile").replace("health 169.254.20.10:8080", health);
     assert_eq!(read("overlays/cilium/Corefile"), in_a_pod);
     let stock = include_str!("../corefiles/nodelocaldns")
         .replace("health __PILLAR__LOCAL__DNS__", "health 169.254.20.10")

@@ -62,10 +62,18 @@ fn an_applied_node_cache_is_replaced_in_place_and_put_back() {
     let [keep, look, apply, _, back] = steps();
     typed(&server, keep);
     let difference = typed(&server, look);
-    let expected =
-        ["-        image: registry.k8s.io/", "+        image: dnslet:", "-        ports:", "+      maxSurge: 1"];
+    let expected = [
+        "-        image: registry.k8s.io/",
+        "+        image: dnslet:",
+        "-        ports:",
+        "+      maxSurge: 1",
+        "+  publishNotReady",
+    ];
     assert_has(&difference, &expected);
-    assert!(!difference.contains("v1.Service."), "the Services stay as they are: {difference}");
+    assert!(
+        !difference.contains("v1.Service.kube-system.kube-dns-upstream"),
+        "its Service stays as it is: {difference}"
+    );
 
     assert!(typed(&server, apply).contains("successfully rolled out"));
     let nothing = (Some(0), String::new(), String::new());
@@ -96,6 +104,30 @@ fn where_kubectl_did_not_apply_node_cache_its_ports_stay_unless_the_daemonset_is
     typed(&server, anew);
     assert_eq!(container(&server)["ports"], Value::Null);
     assert_eq!(server.run(&format!("diff -k {OVERLAY}")), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn an_older_node_cache_that_was_privileged_is_made_anew_where_kubectl_did_not_apply_it() {
+    let server = ApiServer::start();
+    let mut privileged = stock::daemonset();
+    privileged["spec"]["template"]["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+    server.seed(&privileged);
+    let (code, _, errors) = server.run(&format!("apply -k {OVERLAY}"));
+    let page = include_str!("../../docs/migrating.md");
+    let refusal = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+    assert!(code == Some(1) && errors.contains(refusal) && page.contains(refusal), "{errors}");
+    assert_eq!(container(&server)["securityContext"], json!({"privileged": true}), "the old one goes on");
+
+    let [.., anew, _] = steps();
+    typed(&server, anew);
+    assert_eq!(container(&server)["securityContext"]["privileged"], Value::Null);
+
+    // What kubectl applied it takes away.
+    let (server, directory) = (ApiServer::start(), Directory::new());
+    let file = directory.write("nodelocaldns.json", &privileged.to_string());
+    server.kubectl(&format!("apply -f {}", file.display()));
+    server.kubectl(&format!("apply -k {OVERLAY}"));
+    assert_eq!(container(&server)["securityContext"]["privileged"], Value::Null);
 }
 
 #[test]

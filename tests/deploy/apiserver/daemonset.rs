@@ -27,6 +27,14 @@ pub fn check(old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
     if old.is_some_and(|old| old["spec"]["selector"] != new["spec"]["selector"]) {
         return Err(Refusal::invalid("spec.selector: Invalid value: field is immutable"));
     }
+    let containers = new["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten();
+    let mut contexts = containers.map(|container| &container["securityContext"]);
+    if contexts.any(|context| context["privileged"] == true && context["allowPrivilegeEscalation"] == false) {
+        return Err(Refusal::invalid(
+            "spec.template.spec.containers[0].securityContext: Invalid value: cannot set `allowPrivilegeEscalation` to false \
+             and `privileged` to true",
+        ));
+    }
     let rolling = &new["spec"]["updateStrategy"]["rollingUpdate"];
     let some = |amount: &Value| !(amount.is_null() || *amount == 0 || *amount == "0%");
     match (some(&rolling["maxSurge"]), rolling["maxUnavailable"].is_null() || some(&rolling["maxUnavailable"])) {

@@ -28,22 +28,25 @@ pub(super) struct Ready {
     /// Be content once a server serves, whatever it lacks: for a startup probe, whose failure ends the agent
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flags::bool_parser(), action = ArgAction::Set, help_heading = "Ready")]
     started: bool,
+    /// Be content while the agent answers, whatever it says: for a liveness probe, whose failure ends the agent
+    #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flags::bool_parser(), action = ArgAction::Set, help_heading = "Ready")]
+    alive: bool,
     /// `-pidfile` says which agent, where several run.
     #[command(flatten)]
     pub(super) common: flags::Flags,
 }
 
-/// Prints the agent's line; failure if it is not ready.
+/// Prints the agent's line; failure if it is not ready, or not as far as the flags ask.
 pub(super) fn ready(flags: &Ready) -> ExitCode {
     let asked = chosen(flags.common.pidfile.as_deref()).and_then(|keeper| inquiry::ask(keeper, PATIENCE));
-    let (line, is_ready) = match asked {
+    let (line, is_enough) = match asked {
         Ok(line) => {
-            let is_ready = line.starts_with(READY) || (flags.started && line.starts_with(NOT_READY));
-            (line, is_ready)
+            let is_enough = flags.alive || line.starts_with(READY) || (flags.started && line.starts_with(NOT_READY));
+            (line, is_enough)
         }
         Err(why) => (format!("{NOT_READY}{why}"), false),
     };
-    super::say(&(line + "\n"), if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    super::say(&(line + "\n"), if is_enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The keeper to ask. The error is a sentence.

@@ -89,7 +89,7 @@ fn upstreams(text: Option<&str>) -> Result<Vec<String>, ConfigMapError> {
 }
 
 /// DNS-1123 subdomain, with the label length DNS itself sets (RFC 1035 section 2.3.4).
-fn is_subdomain(domain: &str) -> bool {
+pub(super) fn is_subdomain(domain: &str) -> bool {
     domain.len() <= 253
         && domain.split('.').all(|label| {
             let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();

@@ -165,8 +165,7 @@ impl Sources {
                 template.config_map.display()
             ))),
         }
-        let address = environment(&template.service_variable());
-        let filled = template::fill(&base, template, address.as_deref(), &self.config_map, self.dns_port);
+        let filled = template::fill(&base, template, environment, &self.config_map, self.dns_port);
         let filled = filled.map_err(|error| SourceError::Template(template.path.clone(), error));
         if let Ok(filled) = &filled {
             notices.extend(filled.warnings.iter().cloned().map(Notice::Warning));

@@ -3,9 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::kubedns::ConfigMap;
+use super::kubedns::{ConfigMap, is_subdomain};
 use super::options::Template;
 
+/// Environment variable that holds the cluster's domain, and the domain where it is not set.
+const DOMAIN_VARIABLE: &str = "CLUSTER_DOMAIN";
+const USUAL_DOMAIN: &str = "cluster.local";
+
+const DNS_DOMAIN: &str = "__PILLAR__DNS__DOMAIN__";
 const CLUSTER_DNS: &str = "__PILLAR__CLUSTER__DNS__";
 const LOCAL_DNS: &str = "__PILLAR__LOCAL__DNS__";
 const DNS_SERVER: &str = "__PILLAR__DNS__SERVER__";
@@ -46,6 +51,8 @@ pub enum TemplateError {
     },
     /// The template asks for the local addresses and none was given.
     NoLocalIp,
+    /// The environment variable of the cluster's domain holds this, which is no domain.
+    BadDomain(String),
 }
 
 impl fmt::Display for TemplateError {
@@ -65,23 +72,31 @@ impl fmt::Display for TemplateError {
             TemplateError::NoLocalIp => {
                 write!(f, "the template uses {LOCAL_DNS}, but -localip gives no address")
             }
+            TemplateError::BadDomain(value) => write!(
+                f,
+                "the template uses {DNS_DOMAIN}, but the environment variable {DOMAIN_VARIABLE} is {value:?}, which is \
+                 not a domain name of lower-case letters, digits, '-' and '.', such as {USUAL_DOMAIN}"
+            ),
         }
     }
 }
 
 impl std::error::Error for TemplateError {}
 
-/// Fills `text`. `cluster_dns` is the value of [`Template::service_variable`]; `port` the one stub domains listen on.
+/// Fills `text`. `environment` gives the value of a variable; `port` is the one stub domains listen on.
 pub fn fill(
     text: &str,
     template: &Template,
-    cluster_dns: Option<&str>,
+    environment: &dyn Fn(&str) -> Option<String>,
     config_map: &ConfigMap,
     port: u16,
 ) -> Result<Filled, TemplateError> {
     let mut out = text.to_owned();
+    if out.contains(DNS_DOMAIN) {
+        out = out.replace(DNS_DOMAIN, &cluster_domain(environment(DOMAIN_VARIABLE))?);
+    }
     if out.contains(CLUSTER_DNS) {
-        out = out.replace(CLUSTER_DNS, &service_address(template, cluster_dns)?);
+        out = out.replace(CLUSTER_DNS, &service_address(template, environment)?);
     }
     if out.contains(LOCAL_DNS) && template.local_ips.is_empty() {
         return Err(TemplateError::NoLocalIp);
@@ -101,13 +116,20 @@ pub fn fill(
     Ok(Filled { text: out, warnings })
 }
 
-fn service_address(template: &Template, value: Option<&str>) -> Result<String, TemplateError> {
+/// The domain as server blocks name it. A variable that is set to nothing is not set.
+fn cluster_domain(value: Option<String>) -> Result<String, TemplateError> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(USUAL_DOMAIN.to_owned()) };
+    let domain = value.strip_suffix('.').unwrap_or(&value);
+    if is_subdomain(domain) { Ok(domain.to_owned()) } else { Err(TemplateError::BadDomain(value)) }
+}
+
+fn service_address(template: &Template, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, TemplateError> {
     let variable = template.service_variable();
-    match value.filter(|value| !value.is_empty()) {
+    match environment(&variable).filter(|value| !value.is_empty()) {
         None => Err(TemplateError::NoClusterDns { service: template.upstream_service.clone(), variable }),
         Some(value) => match value.parse::<IpAddr>() {
             Ok(address) => Ok(address.to_string()),
-            Err(_) => Err(TemplateError::BadClusterDns { variable, value: value.to_owned() }),
+            Err(_) => Err(TemplateError::BadClusterDns { variable, value }),
         },
     }
 }
@@ -152,8 +174,14 @@ mod tests {
         }
     }
 
+    fn set(variable: &'static str, value: &'static str) -> impl Fn(&str) -> Option<String> {
+        move |asked| (asked == variable).then(|| value.to_owned())
+    }
+
+    const SERVICE: &str = "KUBE_DNS_UPSTREAM_SERVICE_HOST";
+
     fn filled(text: &str, config_map: &ConfigMap) -> String {
-        fill(text, &template(), Some("10.96.7.7"), config_map, 53).unwrap().text
+        fill(text, &template(), &set(SERVICE, "10.96.7.7"), config_map, 53).unwrap().text
     }
 
     fn upstreams(servers: &[&str]) -> ConfigMap {
@@ -196,29 +224,47 @@ mod tests {
 
     #[test]
     fn a_missing_service_address_names_the_variable_and_the_order_of_creation() {
-        let error = fill("__PILLAR__CLUSTER__DNS__", &template(), None, &ConfigMap::default(), 53).unwrap_err();
+        let error = fill("__PILLAR__CLUSTER__DNS__", &template(), &|_| None, &ConfigMap::default(), 53).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("KUBE_DNS_UPSTREAM_SERVICE_HOST is not set"), "{text}");
         assert!(text.contains("existed before the pod"), "{text}");
-        let error = fill("__PILLAR__CLUSTER__DNS__", &template(), Some("None"), &ConfigMap::default(), 53).unwrap_err();
+        let error = fill("__PILLAR__CLUSTER__DNS__", &template(), &set(SERVICE, "None"), &ConfigMap::default(), 53)
+            .unwrap_err();
         assert!(error.to_string().contains("\"None\", which is not"), "{error}");
-        assert!(fill(". {\n}\n", &template(), None, &ConfigMap::default(), 53).is_ok(), "not needed, not missed");
+        assert!(fill(". {\n}\n", &template(), &|_| None, &ConfigMap::default(), 53).is_ok(), "not needed, not missed");
     }
 
     #[test]
     fn local_addresses_are_missed_only_where_they_are_used() {
         let bare = Template { local_ips: Vec::new(), ..template() };
         assert_eq!(
-            fill("bind __PILLAR__LOCAL__DNS__", &bare, None, &ConfigMap::default(), 53),
+            fill("bind __PILLAR__LOCAL__DNS__", &bare, &|_| None, &ConfigMap::default(), 53),
             Err(TemplateError::NoLocalIp)
         );
-        assert!(fill(". {\n}\n", &bare, None, &ConfigMap::default(), 53).is_ok());
+        assert!(fill(". {\n}\n", &bare, &|_| None, &ConfigMap::default(), 53).is_ok());
+    }
+
+    #[test]
+    fn the_cluster_s_domain_is_the_one_of_the_environment_and_else_the_usual_one() {
+        let text = "__PILLAR__DNS__DOMAIN__:53 {\n}\n";
+        let with = |value| fill(text, &template(), &set("CLUSTER_DOMAIN", value), &ConfigMap::default(), 53);
+        assert_eq!(with("corp.example").unwrap().text, "corp.example:53 {\n}\n");
+        assert_eq!(with("corp.example.").unwrap().text, "corp.example:53 {\n}\n");
+        assert_eq!(with("").unwrap().text, "cluster.local:53 {\n}\n");
+        let filled = fill(text, &template(), &|_| None, &ConfigMap::default(), 53).unwrap();
+        assert_eq!((filled.text.as_str(), filled.warnings.len()), ("cluster.local:53 {\n}\n", 0));
+        for bad in ["a b", ". {", "corp..example", ".", "-a"] {
+            let error = with(bad).unwrap_err().to_string();
+            assert!(error.contains(&format!("CLUSTER_DOMAIN is {bad:?}, which is not a domain name")), "{error}");
+        }
+        let unused = fill(". {\n}\n", &template(), &set("CLUSTER_DOMAIN", "a b"), &ConfigMap::default(), 53);
+        assert!(unused.is_ok(), "not used, not judged");
     }
 
     #[test]
     fn a_placeholder_of_the_deployment_tooling_is_pointed_out() {
-        let filled = fill("__PILLAR__DNS__DOMAIN__:53 {\n}\n", &template(), None, &ConfigMap::default(), 53).unwrap();
+        let filled = fill("__PILLAR__SITE__:53 {\n}\n", &template(), &|_| None, &ConfigMap::default(), 53).unwrap();
         assert_eq!(filled.warnings.len(), 1);
-        assert!(filled.warnings[0].contains("__PILLAR__DNS__DOMAIN__:"), "{}", filled.warnings[0]);
+        assert!(filled.warnings[0].contains("__PILLAR__SITE__:"), "{}", filled.warnings[0]);
     }
 }

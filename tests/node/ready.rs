@@ -87,6 +87,7 @@ fn an_agent_says_when_it_is_ready_and_when_it_does_not_answer() {
     agent.strike(agent.keeper(), Signal::SIGSTOP);
     let silent = (false, "not ready: the agent does not answer within 1s\n".to_owned());
     assert_eq!(ready(&["-pidfile", pidfile]), silent);
+    assert_eq!(ready(&["-pidfile", pidfile, "-alive"]), silent);
     agent.strike(agent.keeper(), Signal::SIGKILL);
     agent.wait();
     assert!(wait_for(&mut second, &["ready: 10.96.0.10, 169.254.20.10"]), "the one that is left is found");
@@ -106,6 +107,7 @@ fn until_a_server_serves_the_line_says_so() {
     let mut agent = Start::new().edit(".:53 {", &format!("import {}\n.:53 {{", pipe.display())).launch();
     assert!(!wait_for(&mut agent, &["starting: no server serves yet\n"]));
     assert!(!ready(&["-started"]).0);
+    assert_eq!(ready(&["-alive"]), (true, "starting: no server serves yet\n".to_owned()));
     agent.strike(agent.server(), Signal::SIGKILL);
     assert!(!wait_for(&mut agent, &["starting: no server serves yet; the last one ended (signal: 9 (SIGKILL))\n"]));
     fs::write(&pipe, "# empty\n").expect("the next server reads it");
@@ -155,6 +157,7 @@ fn a_port_in_other_hands_is_told_with_whose_they_are() {
     assert!(!wait_for(&mut agent, &parts));
     assert!(agent.log().contains(&held), "{}", agent.log());
     assert!(ready(&["-started"]).0, "no reason to start it again");
+    assert!(ready(&["-alive"]).0, "nor to end it");
     assert_eq!(who_answers(POD1, dns(SERVICE[1])), Some(Who::Agent));
     drop(squatter);
     assert!(wait_for(&mut agent, &["ready: 10.96.0.10, 169.254.20.10"]), "a second later it is served");

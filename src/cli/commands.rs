@@ -61,7 +61,23 @@ const SUBCOMMANDS: [Subcommand; 7] = [
         about: "what a pod's lookup does, with autopath and without",
         flags: Explain::command,
     },
+    Subcommand {
+        word: "host",
+        arguments: " enable|disable|status",
+        about: "whether the programs of this machine ask dnslet at 127.0.0.1 (-localip), with a way back",
+        flags: host,
+    },
 ];
+
+/// With its own words below it.
+fn host() -> Command {
+    let words = [
+        ("enable", "have them ask dnslet first, and the servers of today while it is away"),
+        ("disable", "bring back what was there before"),
+        ("status", "say whether they do, and what would be brought back"),
+    ];
+    Flags::command().subcommands(words.map(|(word, about)| Flags::command().name(word).about(about)))
+}
 
 /// The program with all its subcommands and flags, for documents and completions made from it. Names of flags are
 /// without dashes; people write them with one.

@@ -6,6 +6,7 @@
 //! them too, and takes from the node what an agent or node-cache left there. `doctor` says how DNS stands on this node, and
 //! changes nothing. `status` and `top` show what a running agent tells at its metrics endpoint (`scrape`).
 //! `ready` asks the agent in the same pod, or on this host, if it is ready: what probes run.
+//! `host` makes the programs of a machine ask an agent on it, and takes that back.
 //! `explain` makes a pod's lookup with a resolver of its own and tells each step; its bad input ends with exit code 2.
 //!
 //! For example `-conf=/etc/Corefile -localip 169.254.20.10`:
@@ -36,6 +37,7 @@ mod commands;
 mod doctor;
 mod explain;
 mod flags;
+mod host;
 mod options;
 mod ready;
 mod run;
@@ -60,6 +62,7 @@ enum Command {
     Top(Box<top::Top>),
     Ready(Box<ready::Ready>),
     Explain(Box<explain::Question>),
+    Host(host::Host),
     /// Text to print, nothing else to do.
     Print(String),
 }
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Top(flags)) => top::top(&flags),
         Ok(Command::Ready(flags)) => ready::ready(&flags),
         Ok(Command::Explain(question)) => explain::explain(&question),
+        Ok(Command::Host(what)) => host::host(&what),
         Ok(Command::Print(text)) => say(&text, ExitCode::SUCCESS),
         Err(refusal) => {
             complain(&refusal.message);
@@ -118,6 +122,7 @@ fn read(arguments: &[String]) -> Result<Command, Refusal> {
         [first, rest @ ..] if first == "top" => return Ok(read_top(rest)?),
         [first, rest @ ..] if first == "ready" => return Ok(read_ready(rest)?),
         [first, rest @ ..] if first == "explain" => return read_explain(rest),
+        [first, rest @ ..] if first == "host" => return Ok(read_host(rest)?),
         _ => (Word::Run, arguments),
     };
     let flags: Flags = parsed(rest)?;
@@ -167,6 +172,15 @@ fn read_explain(arguments: &[String]) -> Result<Command, Refusal> {
         })
     };
     read().map_err(|message| Refusal { message, code: explain::USAGE })
+}
+
+fn read_host(arguments: &[String]) -> Result<Command, String> {
+    let (flags, words) = arguments::split(&Flags::command(), arguments)?;
+    let flags: Flags = typed(flags)?;
+    Ok(match flags.help {
+        true => Command::Print(help(commands::serving())),
+        false => Command::Host(host::Host::new(&flags, &words)?),
+    })
 }
 
 /// The flags of a command as typed values.

@@ -46,9 +46,10 @@ impl ResolvConfs {
         (ResolvConfs(files), errors)
     }
 
-    /// The files.
+    /// The files whose change may change the addresses.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.0.keys().map(PathBuf::as_path)
+        let behind = resolvconf::BEHIND.iter().filter(|_| !self.0.is_empty());
+        self.0.keys().map(PathBuf::as_path).chain(behind.map(Path::new))
     }
 
     /// `FILE: ADDRESS ADDRESS` for each file that differs from `old`.

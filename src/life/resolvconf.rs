@@ -7,6 +7,17 @@ use std::path::{Path, PathBuf};
 
 use crate::upstream::Address;
 
+/// The servers that systemd-resolved asks.
+pub const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+/// The servers that NetworkManager knows, whoever writes `/etc/resolv.conf`.
+pub const NETWORK_MANAGER: &str = "/run/NetworkManager/resolv.conf";
+/// Every file that [`behind`] may lead to.
+pub const BEHIND: [&str; 2] = [RESOLVED, NETWORK_MANAGER];
+/// How a line begins that says which of them is followed.
+pub const FOLLOWS: &str = "# dnslet forwards to the servers in ";
+/// Where systemd-resolved listens.
+const STUBS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
+
 /// Why a file gives no upstreams.
 #[derive(Debug)]
 pub struct ResolvConfError {
@@ -23,7 +34,7 @@ pub enum Reason {
     Unreadable(io::Error),
     /// It has no usable `nameserver` line.
     NoServers,
-    /// It names an address and port this agent itself listens on: queries would go in circles.
+    /// It names nobody but this agent itself, at this address: queries would go in circles.
     Ourselves(SocketAddr),
 }
 
@@ -39,9 +50,8 @@ impl fmt::Display for ResolvConfError {
             ),
             Reason::Ourselves(address) => write!(
                 f,
-                "{path} names {address}, where this agent itself listens: queries would go in circles. Let forward use \
-                 a file with the real upstreams (with systemd-resolved /run/systemd/resolve/resolv.conf) or their \
-                 addresses"
+                "{path} names {address}, where this agent itself listens, and nobody else: queries would go in circles. \
+                 Let forward use a file with the real upstreams, or their addresses"
             ),
         }
     }
@@ -49,18 +59,42 @@ impl fmt::Display for ResolvConfError {
 
 impl std::error::Error for ResolvConfError {}
 
-/// Reads `path` and returns its nameservers, duplicates removed, in order. `own` says which addresses are ours.
+/// Reads `path` and returns the servers to forward to, duplicates removed, in order. `own` says which addresses are ours.
+///
+/// A file may be written for the programs of this machine and not for a forwarder: then the servers are those that its
+/// manager keeps elsewhere ([`behind`]), and ourselves are left out where others are named too.
 pub fn read(path: &Path, own: &Own) -> Result<Vec<Address>, ResolvConfError> {
-    let fail = |reason| ResolvConfError { path: path.to_owned(), reason };
-    let bytes = std::fs::read(path).map_err(|error| fail(Reason::Unreadable(error)))?;
-    let servers = nameservers(&String::from_utf8_lossy(&bytes));
+    let fail = |path: &Path, reason| ResolvConfError { path: path.to_owned(), reason };
+    let text = |path: &Path| match std::fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => Err(fail(path, Reason::Unreadable(error))),
+    };
+    let (mut path, mut listed) = (path, text(path)?);
+    if let Some(file) = behind(&listed)
+        && let Ok(others) = text(file)
+    {
+        (path, listed) = (file, others);
+    }
+    let servers = nameservers(&listed);
     if servers.is_empty() {
-        return Err(fail(Reason::NoServers));
+        return Err(fail(path, Reason::NoServers));
     }
-    match servers.iter().find(|server| own.holds(server.socket)) {
-        Some(server) => Err(fail(Reason::Ourselves(server.socket))),
-        None => Ok(servers),
+    let (ours, others): (Vec<_>, Vec<_>) = servers.into_iter().partition(|server| own.holds(server.socket));
+    match ours.first() {
+        Some(server) if others.is_empty() => Err(fail(path, Reason::Ourselves(server.socket))),
+        _ => Ok(others),
     }
+}
+
+/// The file with the real servers, where this text is for programs: systemd-resolved's, if its stub is named, which may
+/// ask us in turn; or the one that `dnslet host enable` has written down.
+pub fn behind(text: &str) -> Option<&'static Path> {
+    let stub = |server: &Address| STUBS.contains(&server.socket.ip());
+    if nameservers(text).iter().any(stub) {
+        return Some(Path::new(RESOLVED));
+    }
+    let said = |file: &str| text.lines().any(|line| line.strip_prefix(FOLLOWS) == Some(file));
+    BEHIND.into_iter().find(|file| said(file)).map(Path::new)
 }
 
 /// The addresses of `nameserver` lines. Everything else, lines that do not parse included, is passed over, as the C
@@ -138,6 +172,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_for_programs_leads_to_the_one_behind_it() {
+        for (text, file) in [
+            ("nameserver 127.0.0.53\noptions edns0\n", Some(RESOLVED)),
+            ("nameserver 127.0.0.1\nnameserver 192.0.2.1\n", None),
+            (
+                "# dnslet forwards to the servers in /run/NetworkManager/resolv.conf\nnameserver 127.0.0.1\n",
+                Some(NETWORK_MANAGER),
+            ),
+            ("# dnslet forwards to the servers in /etc/passwd\nnameserver 127.0.0.1\n", None),
+        ] {
+            assert_eq!(behind(text), file.map(Path::new), "{text}");
+        }
+    }
+
+    #[test]
     fn our_own_listener_is_recognised() {
         for (listens, server, ours) in [
             (&["169.254.20.10:53"][..], "169.254.20.10:53", true),
@@ -166,6 +215,10 @@ mod tests {
         let circle = read(&path, &own(&["127.0.0.1:53"])).unwrap_err().to_string();
         assert!(circle.contains("names 127.0.0.1:53, where this agent itself listens"), "{circle}");
         assert_eq!(read(&path, &own(&["127.0.0.1:1053"])).unwrap().len(), 1);
+        std::fs::write(&path, "nameserver 127.0.0.1\nnameserver 192.0.2.1\n").unwrap();
+        let others: Vec<SocketAddr> =
+            read(&path, &own(&["127.0.0.1:53"])).unwrap().iter().map(|address| address.socket).collect();
+        assert_eq!(others, ["192.0.2.1:53".parse().unwrap()], "ourselves are left out");
         std::fs::remove_file(&path).unwrap();
     }
 }

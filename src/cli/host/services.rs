@@ -1,0 +1,27 @@
+//! Services of systemd, spoken to through their own tools.
+
+use std::process::Command;
+
+/// What a program prints; the error is a sentence for the operator.
+pub(super) fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let call = || format!("{program} {}", arguments.join(" "));
+    match Command::new(program).args(arguments).output() {
+        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Ok(output) => Err(format!("`{}` failed: {}", call(), String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("`{}` cannot be run: {error}", call())),
+    }
+}
+
+pub(super) fn is_active(unit: &str) -> bool {
+    output("systemctl", &["is-active", "--quiet", unit]).is_ok()
+}
+
+/// Has a service that runs read its configuration again: one that cannot do that while it runs is started anew. What
+/// does not run reads it when it starts.
+pub(super) fn reload(unit: &str) -> Result<Option<String>, String> {
+    if !is_active(unit) {
+        return Ok(None);
+    }
+    output("systemctl", &["try-reload-or-restart", unit])?;
+    Ok(Some(format!("{unit} has read its configuration again")))
+}

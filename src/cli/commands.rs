@@ -23,7 +23,7 @@ impl Subcommand {
     }
 }
 
-const SUBCOMMANDS: [Subcommand; 7] = [
+const SUBCOMMANDS: [Subcommand; 8] = [
     Subcommand {
         word: "check",
         arguments: "",
@@ -63,7 +63,7 @@ const SUBCOMMANDS: [Subcommand; 7] = [
     },
     Subcommand {
         word: "host",
-        arguments: " enable|disable|status",
+        arguments: " enable|disable|renew|status",
         about: "whether the programs of this machine ask dnslet at 127.0.0.1 (-localip), with a way back",
         flags: host,
     },
@@ -74,6 +74,7 @@ fn host() -> Command {
     let words = [
         ("enable", "have them ask dnslet first, and the servers of today while it is away"),
         ("disable", "bring back what was there before"),
+        ("renew", "where that was done, bring it up to date; what a service does at each start"),
         ("status", "say whether they do, and what would be brought back"),
     ];
     Flags::command().subcommands(words.map(|(word, about)| Flags::command().name(word).about(about)))

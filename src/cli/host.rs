@@ -35,6 +35,8 @@ const PORT: u16 = 53;
 enum Action {
     Enable,
     Disable,
+    /// What the service does at each start.
+    Renew,
     Status,
 }
 
@@ -54,13 +56,14 @@ impl Host {
         let action = match words {
             [word] if word == "enable" => Action::Enable,
             [word] if word == "disable" => Action::Disable,
+            [word] if word == "renew" => Action::Renew,
             [word] if word == "status" => Action::Status,
-            _ => return Err("say one of: dnslet host enable, dnslet host disable, dnslet host status".to_owned()),
+            _ => return Err("say one of: dnslet host enable, disable, renew or status".to_owned()),
         };
         if flags.dns_port != PORT {
             return Err("-dns.port: programs ask port 53, and resolv.conf has no word for another".to_owned());
         }
-        let given = flags.localip.as_ref().and_then(|list| list.0.first().copied());
+        let given = flags.localip.as_ref().and_then(|list| list.ips.first().copied());
         Ok(Host { action, address: given.unwrap_or(Ipv4Addr::LOCALHOST.into()) })
     }
 }
@@ -82,7 +85,10 @@ pub(super) fn host(host: &Host) -> ExitCode {
         _ if !nix::unistd::Uid::effective().is_root() => {
             Err("that changes files below /etc: run it as root (sudo dnslet host ...)".to_owned())
         }
-        Action::Enable => {
+        Action::Renew if !is_enabled(&root) => {
+            Ok(vec!["nothing to renew: this machine was not made to ask dnslet".to_owned()])
+        }
+        Action::Enable | Action::Renew => {
             answers().map_err(|why| silent(host.address, &why)).and_then(|()| enable(&root, host.address))
         }
         Action::Disable => disable(&root),
@@ -102,6 +108,10 @@ fn enable(root: &Root, address: IpAddr) -> Done {
         Manager::NetworkManager => networkmanager::enable(root, address),
         Manager::Resolved => resolved::enable(root, address),
     }
+}
+
+fn is_enabled(root: &Root) -> bool {
+    plain::is_ours(root) || root.exists(networkmanager::DROP_IN) || root.exists(resolved::DROP_IN)
 }
 
 /// Looks for what each of the ways may have left, whoever is in charge by now.

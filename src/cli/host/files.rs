@@ -87,12 +87,10 @@ impl Root {
         fs::rename(&kept, &path).and_then(|()| sync(&path)).map_err(|error| refusal(file, &error))
     }
 
-    /// Removes a file, and its directory if that is empty then.
+    /// Removes a file, if it is there.
     pub(super) fn remove(&self, file: &str) -> Result<(), String> {
         let path = self.path(file);
-        remove(&path).and_then(|()| sync(&path)).map_err(|error| refusal(file, &error))?;
-        let _ = fs::remove_dir(directory(&path));
-        Ok(())
+        remove(&path).and_then(|()| sync(&path)).map_err(|error| refusal(file, &error))
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::files::Root;
 use super::manager::RESOLV_CONF;
-use super::{Done, plain, services};
+use super::{Done, plain, services, text};
 use crate::life::resolvconf::NETWORK_MANAGER;
 
 /// What NetworkManager is told.
@@ -15,7 +15,7 @@ const TELLS: &str = "# Written by dnslet host enable: it writes /etc/resolv.conf
 const UNIT: &str = "NetworkManager.service";
 
 pub(super) fn enable(root: &Root, address: IpAddr) -> Done {
-    let before = root.text(NETWORK_MANAGER).or_else(|| root.text(RESOLV_CONF)).unwrap_or_default();
+    let before = today(root);
     // First what a mount or an immutable file would refuse.
     let mut lines = plain::keep(root)?;
     if root.text(DROP_IN).as_deref() != Some(TELLS) {
@@ -28,6 +28,17 @@ pub(super) fn enable(root: &Root, address: IpAddr) -> Done {
         lines.push(format!("{RESOLV_CONF} names {address} first already, and NetworkManager leaves it alone"));
     }
     Ok(lines)
+}
+
+/// The servers of the network, as NetworkManager has them.
+fn today(root: &Root) -> String {
+    root.text(NETWORK_MANAGER).or_else(|| root.text(RESOLV_CONF)).unwrap_or_default()
+}
+
+/// Whether the servers of today stand behind dnslet.
+pub(super) fn is_fresh(root: &Root, address: IpAddr) -> bool {
+    let written = root.text(RESOLV_CONF).unwrap_or_default();
+    text::others(&written, address) == text::others(&today(root), address)
 }
 
 /// Lets it write the file again, which it does at once, with the servers of today.

@@ -20,9 +20,14 @@ pub(super) fn enable(root: &Root, address: IpAddr) -> Done {
     Ok(lines)
 }
 
+/// Whether the file is one that was written here.
+pub(super) fn is_ours(root: &Root) -> bool {
+    root.link(RESOLV_CONF).is_none() && root.text(RESOLV_CONF).is_some_and(|text| text::ours(&text))
+}
+
 /// Keeps what is there, unless it is ours.
 pub(super) fn keep(root: &Root) -> Done {
-    if root.link(RESOLV_CONF).is_none() && root.text(RESOLV_CONF).is_some_and(|text| text::ours(&text)) {
+    if is_ours(root) {
         return Ok(Vec::new());
     }
     root.keep(RESOLV_CONF, KEPT)?;
@@ -45,8 +50,7 @@ pub(super) fn put(root: &Root, address: IpAddr, before: &str, follows: Option<&s
 
 /// Brings back what was kept. A file that somebody else has written since is left alone.
 pub(super) fn disable(root: &Root) -> Done {
-    let ours =
-        root.link(RESOLV_CONF).is_none().then(|| root.text(RESOLV_CONF)).flatten().filter(|text| text::ours(text));
+    let ours = is_ours(root).then(|| root.text(RESOLV_CONF)).flatten();
     match (ours, root.exists(KEPT)) {
         (Some(_), true) => {
             root.bring_back(KEPT, RESOLV_CONF)?;

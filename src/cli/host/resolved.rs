@@ -17,11 +17,16 @@ pub(super) fn enable(root: &Root, address: IpAddr) -> Done {
             "nothing was changed: /etc/resolv.conf leads to systemd-resolved, which does not run: systemctl start {UNIT}"
         ));
     }
-    if standing(root, address)?.is_none() {
-        return Ok(vec![format!("systemd-resolved asks {address} first already")]);
+    match standing(root, address)? {
+        Standing::First => return Ok(vec![format!("systemd-resolved asks {address} first already")]),
+        // It keeps to a server that answers; reading its list again, it begins with the first.
+        Standing::Left(server) => {
+            let reloaded = services::reload(UNIT)?;
+            return Ok(reloaded.into_iter().chain([format!("it asks {address} first again, not {server}")]).collect());
+        }
+        Standing::Stale | Standing::Not(_) => {}
     }
-    // The servers of today are those that it asks without us. A server that is asked is kept for as long as it answers:
-    // after an absence, dnslet is asked again because the list is read anew.
+    // The servers of today are those that it asks without us.
     let mut lines = release(root)?;
     if global()?.contains("+DNSOverTLS") {
         return Err("systemd-resolved asks over TLS only, and dnslet is asked without: set DNSOverTLS=no in \
@@ -31,17 +36,18 @@ pub(super) fn enable(root: &Root, address: IpAddr) -> Done {
     let before = root.text(RESOLVED).unwrap_or_default();
     let others = text::others(&before, address).join(" ");
     root.put(DROP_IN, &written(address, &others))?;
-    lines.push(format!(
-        "{DROP_IN} names {address} first, and behind it {}",
-        if others.is_empty() { "nobody" } else { &others }
-    ));
-    lines.extend(services::reload(UNIT)?);
-    match standing(root, address)? {
-        None => Ok(lines),
-        Some(why) => {
-            release(root)?;
-            Err(format!("taken back, because systemd-resolved does not do as it was told: {why}"))
-        }
+    let behind = if others.is_empty() { "nobody" } else { &others };
+    lines.push(format!("{DROP_IN} names {address} first, and behind it {behind}"));
+    let told = services::reload(UNIT).and_then(|reloaded| match standing(root, address)? {
+        Standing::Not(why) => Err(format!("systemd-resolved does not do as it was told: {why}")),
+        _ => Ok(reloaded),
+    });
+    match told {
+        Ok(reloaded) => Ok(lines.into_iter().chain(reloaded).collect()),
+        Err(why) => Err(match release(root) {
+            Ok(_) => format!("taken back: {why}"),
+            Err(also) => format!("{why}; and it could not be taken back: {also}"),
+        }),
     }
 }
 
@@ -56,19 +62,30 @@ pub(super) fn release(root: &Root) -> Done {
     Ok(lines)
 }
 
-/// `None` if it asks dnslet first, and behind it the servers of today; else what is different.
-pub(super) fn standing(root: &Root, address: IpAddr) -> Result<Option<String>, String> {
-    let Some(told) = root.text(DROP_IN) else { return Ok(Some(format!("{DROP_IN} is not there"))) };
+/// Whom it asks.
+pub(super) enum Standing {
+    /// dnslet, and behind it the servers of today.
+    First,
+    /// The same, but behind it are servers of another day.
+    Stale,
+    /// Another server, since dnslet was away.
+    Left(String),
+    /// It was not told, or does not listen, for this reason.
+    Not(String),
+}
+
+pub(super) fn standing(root: &Root, address: IpAddr) -> Result<Standing, String> {
+    let Some(told) = root.text(DROP_IN) else { return Ok(Standing::Not(format!("{DROP_IN} is not there"))) };
     let asked = root.text(RESOLVED).unwrap_or_default();
     if !text::is_first(&asked, address) {
-        return Ok(Some(format!("{RESOLVED} does not name {address} first")));
+        return Ok(Standing::Not(format!("{RESOLVED} does not name {address} first")));
     }
-    if told != written(address, &text::others(&asked, address).join(" ")) {
-        return Ok(Some("its servers are others than when it was told".to_owned()));
+    let global = global()?;
+    if let Some(other) = current(&global).filter(|server| server.parse() != Ok(address)) {
+        return Ok(Standing::Left(other.to_owned()));
     }
-    Ok(current(&global()?)
-        .filter(|server| server.parse() != Ok(address))
-        .map(|server| format!("it asks {server} since dnslet was away: dnslet host enable brings it back")))
+    let fresh = told == written(address, &text::others(&asked, address).join(" "));
+    Ok(if fresh { Standing::First } else { Standing::Stale })
 }
 
 fn written(address: IpAddr, others: &str) -> String {

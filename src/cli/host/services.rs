@@ -22,6 +22,8 @@ pub(super) fn reload(unit: &str) -> Result<Option<String>, String> {
     if !is_active(unit) {
         return Ok(None);
     }
+    // One that was started often in a short time would be stopped and not started: the count begins anew.
+    output("systemctl", &["reset-failed", unit])?;
     output("systemctl", &["try-reload-or-restart", unit])?;
     Ok(Some(format!("{unit} has read its configuration again")))
 }

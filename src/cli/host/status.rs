@@ -4,22 +4,29 @@ use std::net::IpAddr;
 
 use super::files::Root;
 use super::manager::{self, Manager, RESOLV_CONF};
+use super::resolved::Standing;
 use super::{networkmanager, plain, resolved, text};
 
 /// What decides which programs read resolv.conf at all.
 const NSSWITCH: &str = "/etc/nsswitch.conf";
 
+/// Said of servers behind dnslet that the network has replaced since.
+const STALE: &str = "; behind it are servers of another day: dnslet host enable brings in those of today";
+
 /// The report, and whether all is well: programs ask dnslet first, and it answers.
 pub(super) fn status(root: &Root, address: IpAddr, answers: &Result<(), String>) -> (String, bool) {
     let manager = manager::of(root);
-    let away = match &manager {
-        Ok(Manager::Resolved) => resolved::standing(root, address).unwrap_or_else(Some),
+    let first = match &manager {
+        Ok(Manager::Resolved) => in_resolved(root, address),
         Ok(manager) => in_file(root, address, *manager),
-        Err(_) => Some(format!("{RESOLV_CONF} is not ours")),
+        Err(_) => Err(format!("{RESOLV_CONF} is not dnslet's to change")),
     };
     let rows = [
         ("in charge", manager.as_ref().map_or_else(Clone::clone, ToString::to_string)),
-        ("in front", away.as_ref().map_or_else(|| format!("{address} is asked first"), |why| format!("no: {why}"))),
+        (
+            "in front",
+            first.as_ref().map_or_else(|why| format!("no: {why}"), |more| format!("{address} is asked first{more}")),
+        ),
         (
             "answers",
             answers.as_ref().map_or_else(|why| format!("no: {why}"), |()| format!("{address} over UDP and TCP")),
@@ -28,17 +35,33 @@ pub(super) fn status(root: &Root, address: IpAddr, answers: &Result<(), String>)
         ("nsswitch", nsswitch(root, manager.as_ref().ok())),
     ];
     let report = rows.iter().map(|(what, said)| format!("{what:<10} {said}\n")).collect();
-    (report, away.is_none() && answers.is_ok())
+    (report, first.is_ok() && answers.is_ok())
 }
 
-fn in_file(root: &Root, address: IpAddr, manager: Manager) -> Option<String> {
+/// More to say if dnslet is first; why not is the error.
+fn in_resolved(root: &Root, address: IpAddr) -> Result<&'static str, String> {
+    match resolved::standing(root, address)? {
+        Standing::First => Ok(""),
+        Standing::Stale => Ok(STALE),
+        Standing::Left(server) => {
+            Err(format!("it asks {server} since dnslet was away; dnslet host enable brings it back"))
+        }
+        Standing::Not(why) => Err(why),
+    }
+}
+
+fn in_file(root: &Root, address: IpAddr, manager: Manager) -> Result<&'static str, String> {
     let text = root.text(RESOLV_CONF).unwrap_or_default();
     if !text::is_first(&text, address) {
-        let first = text::servers(&text).first().map_or("nobody", |server| *server).to_owned();
-        return Some(format!("{RESOLV_CONF} names {first} first"));
+        return Err(format!("{RESOLV_CONF} names {} first", text::servers(&text).first().unwrap_or(&"nobody")));
     }
-    let told = manager != Manager::NetworkManager || root.exists(networkmanager::DROP_IN);
-    (!told).then(|| format!("NetworkManager is not told to leave {RESOLV_CONF} alone"))
+    if manager == Manager::Plain {
+        return Ok("");
+    }
+    if !root.exists(networkmanager::DROP_IN) {
+        return Err(format!("NetworkManager is not told to leave {RESOLV_CONF} alone"));
+    }
+    Ok(if networkmanager::is_fresh(root, address) { "" } else { STALE })
 }
 
 fn way_back(root: &Root) -> String {

@@ -13,6 +13,7 @@ mod deploy {
     mod documents;
     #[allow(dead_code, reason = "each part uses its part of it")]
     mod guest;
+    mod host;
     mod image;
     mod kinds;
     mod manifests;

@@ -23,7 +23,7 @@ mod status;
 mod text;
 
 use files::Root;
-use manager::Manager;
+use manager::InCharge;
 
 /// How long dnslet may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -104,9 +104,9 @@ pub(super) fn host(host: &Host) -> ExitCode {
 
 fn enable(root: &Root, address: IpAddr) -> Done {
     match manager::of(root)? {
-        Manager::Plain => plain::enable(root, address),
-        Manager::NetworkManager => networkmanager::enable(root, address),
-        Manager::Resolved => resolved::enable(root, address),
+        InCharge::Nobody => plain::enable(root, address),
+        InCharge::NetworkManager => networkmanager::enable(root, address),
+        InCharge::Resolved => resolved::enable(root, address),
     }
 }
 

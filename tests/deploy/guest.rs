@@ -60,6 +60,12 @@ impl Guest {
     /// Boots one, with its network up and a DNS server outside, and waits until its start is complete.
     #[track_caller]
     pub fn boot() -> Guest {
+        Guest::with(&[])
+    }
+
+    /// The same with more packages of Debian in it.
+    #[track_caller]
+    pub fn with(packages: &[&str]) -> Guest {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let (host, outside) = (Host::new(), Host::new());
         outside.cable(&format!("{OUTSIDE}/24"), &host, &format!("{GUEST}/24"));
@@ -70,7 +76,7 @@ impl Guest {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "nsenter", &format!("--net={}", host.path())]);
         command.args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-        command.arg(file("boot")).arg(root()).arg(&group).arg(scratch.path());
+        command.arg(file("boot")).arg(root(packages)).arg(&group).arg(scratch.path());
         let machine = Process::start("the guest", command, Arc::clone(&scratch));
         let mut guest = Guest { host, outside, dns, leader: 0, machine, group };
         guest.wait_for_start(0);
@@ -164,14 +170,15 @@ impl Drop for Guest {
     }
 }
 
-/// The root that guests boot, made if it is not there. Its name says by which script.
+/// The root that guests boot, made if it is not there. Its name says by which script, and with which packages.
 #[track_caller]
-fn root() -> PathBuf {
+fn root(packages: &[&str]) -> PathBuf {
     let script = file("root");
     let text = fs::read(&script).expect("a file of this repository");
     let mark = text.iter().fold(5381_u32, |sum, octet| sum.wrapping_mul(33) ^ u32::from(*octet));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/guest/{mark:08x}"));
-    let output = Command::new(&script).arg(&root).output().expect("bash");
+    let name = [vec![format!("{mark:08x}")], packages.iter().map(ToString::to_string).collect()].concat().join("+");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guest").join(name);
+    let output = Command::new(&script).arg(&root).args(packages).output().expect("bash");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::files::Root;
-use super::manager::{self, Manager, RESOLV_CONF};
+use super::manager::{self, InCharge, RESOLV_CONF};
 use super::resolved::Standing;
 use super::{networkmanager, plain, resolved, text};
 
@@ -17,7 +17,7 @@ const STALE: &str = "; behind it are servers of another day: dnslet host enable 
 pub(super) fn status(root: &Root, address: IpAddr, answers: &Result<(), String>) -> (String, bool) {
     let manager = manager::of(root);
     let first = match &manager {
-        Ok(Manager::Resolved) => in_resolved(root, address),
+        Ok(InCharge::Resolved) => in_resolved(root, address),
         Ok(manager) => in_file(root, address, *manager),
         Err(_) => Err(format!("{RESOLV_CONF} is not dnslet's to change")),
     };
@@ -50,12 +50,12 @@ fn in_resolved(root: &Root, address: IpAddr) -> Result<&'static str, String> {
     }
 }
 
-fn in_file(root: &Root, address: IpAddr, manager: Manager) -> Result<&'static str, String> {
+fn in_file(root: &Root, address: IpAddr, manager: InCharge) -> Result<&'static str, String> {
     let text = root.text(RESOLV_CONF).unwrap_or_default();
     if !text::is_first(&text, address) {
         return Err(format!("{RESOLV_CONF} names {} first", text::servers(&text).first().unwrap_or(&"nobody")));
     }
-    if manager == Manager::Plain {
+    if manager == InCharge::Nobody {
         return Ok("");
     }
     if !root.exists(networkmanager::DROP_IN) {
@@ -74,13 +74,13 @@ fn way_back(root: &Root) -> String {
     if parts.is_empty() { "nothing to take back".to_owned() } else { parts.join("; ") }
 }
 
-fn nsswitch(root: &Root, manager: Option<&Manager>) -> String {
+fn nsswitch(root: &Root, manager: Option<&InCharge>) -> String {
     let text = root.text(NSSWITCH).unwrap_or_default();
     let hosts = text.lines().find_map(|line| line.strip_prefix("hosts:")).unwrap_or("files dns").trim();
     let words: Vec<&str> = hosts.split_whitespace().collect();
     let place = |word| words.iter().position(|other| *other == word);
     let note = match (place("resolve"), place("dns")) {
-        (Some(resolve), dns) if manager != Some(&Manager::Resolved) && dns.is_none_or(|dns| resolve < dns) => {
+        (Some(resolve), dns) if manager != Some(&InCharge::Resolved) && dns.is_none_or(|dns| resolve < dns) => {
             ": while systemd-resolved runs, programs ask that and not the servers of resolv.conf"
         }
         (None, None) => ": programs that use the C library ask no DNS server at all",

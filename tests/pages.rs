@@ -68,6 +68,8 @@ fn bash_completes_words_flags_and_files() {
     assert_eq!(completed(&["dnslet", "--loc"]), [""; 0], "one dash is how they are offered");
     assert_eq!(completed(&["dnslet", "do"]), ["doctor"]);
     assert_eq!(completed(&["dnslet", "doctor", "-loc"]), ["-localip"]);
+    assert_eq!(completed(&["dnslet", "ho"]), ["host"]);
+    assert_eq!(completed(&["dnslet", "host", "en"]), ["enable"]);
     assert_eq!(completed(&["dnslet", "explain", "web", "-n"]), ["-ns"]);
     assert_eq!(completed(&["dnslet", "check", "-conf", "Cargo.t"]), ["Cargo.toml"]);
     assert!(completed(&["dnslet", ""]).contains(&"top".to_owned()));

@@ -195,13 +195,16 @@ fn resolv_conf(seen: &Examined) -> Vec<Finding> {
     let Some(servers) = first else {
         return vec![warning(format!("{RESOLV_CONF} cannot be read"), "forward needs servers given by address then")];
     };
-    let finding = if let Some(address) = ours(servers) {
+    let alone = |servers: &[std::net::SocketAddr]| servers.iter().all(|one| seen.facts.addresses.contains(&one.ip()));
+    let finding = if let Some(address) = ours(servers).filter(|_| !alone(servers)) {
+        ok(format!("{RESOLV_CONF} names {address}, the cache, and others that an agent forwards to"))
+    } else if let Some(address) = ours(servers) {
         warning(
             format!("{RESOLV_CONF} names {address}, the cache: an agent that forwards to this file asks itself"),
             "let forward name the real servers, or a file that does; the agent refuses a circle that it can see",
         )
     } else if servers.iter().any(|server| Some(server.ip()) == stub) {
-        match behind.as_deref().map(ours) {
+        match behind.as_deref().map(|servers| ours(servers).filter(|_| alone(servers))) {
             Some(Some(address)) => problem(
                 format!("{RESOLV_CONF} names systemd-resolved, which asks {address}, the cache: that can be a circle"),
                 "take the address out of systemd-resolved (resolvectl dns), or let forward name the real servers",

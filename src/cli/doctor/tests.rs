@@ -290,6 +290,10 @@ fn circles_in_resolv_conf() {
     assert_one(Verdict::Problem, "which asks 10.96.0.10, the cache", names("127.0.0.53", Some(SERVICE)));
     assert_one(Verdict::Warning, "cannot be seen from here", names("127.0.0.53", None));
     assert_eq!(complaints(names("127.0.0.53", Some("192.0.2.1"))), []);
+    let with_others = |seen: &mut Examined| {
+        seen.resolv_conf[0] = Some([LOCAL, "192.0.2.1"].map(|text| SocketAddr::new(ip(text), 53)).into());
+    };
+    assert_eq!(complaints(with_others), [], "as dnslet host enable writes it");
     assert_one(Verdict::Warning, "names ::1, a program on this node", names("::1", None));
     assert_one(Verdict::Warning, "names no server", |seen| seen.resolv_conf[0] = Some(Vec::new()));
 }

@@ -5,8 +5,15 @@ use std::path::Path;
 use std::process::Command;
 
 /// The documents whose commands are run.
-const TYPED: [&str; 6] =
-    ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/migrating.md", "docs/node.md", "docs/operations.md"];
+const TYPED: [&str; 7] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/host.md",
+    "docs/migrating.md",
+    "docs/node.md",
+    "docs/operations.md",
+];
 
 /// Where a command is typed; a block says so behind `sh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

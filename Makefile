@@ -31,6 +31,7 @@ PROGRAM = daemonset/image/binary
 DEB = --profile dist --target $(shell uname -m)-unknown-linux-musl --output dist/
 deb: ; command -v cargo-deb >/dev/null || cargo install --locked cargo-deb --version 3.8.0
 	.ci/deps image && $(PROGRAM) && cargo run --quiet --example pages -- target/dist-docs && \
+	daemonset/image/licences >target/dist-docs/THIRD-PARTY-LICENSES && \
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) cargo deb --no-build --no-strip $(DEB)
 
 # Everything that is shipped, from a clean directory, and checksums of it.

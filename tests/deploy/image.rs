@@ -25,7 +25,7 @@ fn it_holds_one_program_and_what_is_said_about_it() {
         .collect();
     files.sort();
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["LICENSE", "dnslet", "dnslet.cdx.json"]);
+    assert_eq!(names, ["LICENSE", "THIRD-PARTY-LICENSES", "dnslet", "dnslet.cdx.json"]);
     assert_eq!(config["process"]["args"], serde_json::json!(["/dnslet"]));
     assert_eq!(config["annotations"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
 

@@ -110,6 +110,8 @@ fn all_that_differs_from_the_stock_add_on_is_known() {
     let common = [
         "containers[node-cache].args[1]",
         "containers[node-cache].image",
+        // Asked in the pod: HTTP at the node's address says nothing of this pod.
+        "containers[node-cache].livenessProbe.httpGet",
         "containers[node-cache].livenessProbe.initialDelaySeconds",
         "containers[node-cache].ports",
         "containers[node-cache].resources.requests.memory",
@@ -120,7 +122,7 @@ fn all_that_differs_from_the_stock_add_on_is_known() {
     let in_a_pod = [
         "containers[node-cache].args",
         "containers[node-cache].image",
-        "containers[node-cache].livenessProbe.httpGet.host",
+        "containers[node-cache].livenessProbe.httpGet",
         "containers[node-cache].livenessProbe.initialDelaySeconds",
         "containers[node-cache].resources.requests.memory",
         "containers[node-cache].securityContext.capabilities.add[0]",
@@ -152,10 +154,13 @@ fn two_pods_fit_on_a_node_and_the_new_one_is_asked_by_itself() {
         let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
         assert_eq!(daemonset["spec"]["updateStrategy"], strategy, "{name}");
         let container = container(&daemonset);
-        for (probe, command) in
-            [("startupProbe", json!(["/dnslet", "ready", "-started"])), ("readinessProbe", json!(["/dnslet", "ready"]))]
-        {
+        for (probe, command) in [
+            ("startupProbe", json!(["/dnslet", "ready", "-started"])),
+            ("readinessProbe", json!(["/dnslet", "ready"])),
+            ("livenessProbe", json!(["/dnslet", "ready", "-alive"])),
+        ] {
             assert_eq!(container[probe]["exec"]["command"], command, "{name}");
+            assert_eq!(container[probe]["httpGet"], Value::Null, "{name}: one handler");
         }
         let on_the_node = ON_THE_NODE.contains(&name);
         assert_eq!(container["ports"].is_null(), on_the_node, "{name}: ports of the node cannot be had twice");
@@ -211,7 +216,7 @@ fn pods_have_no_right_that_is_not_needed() {
 }
 
 /// Runs `check` as the pod would start: the flags of the overlay with what kubelet puts for variables.
-fn check(overlay: &[Value], corefile: &str) -> (Option<i32>, String) {
+fn check(overlay: &[Value], corefile: &str, domain: &str) -> (Option<i32>, String) {
     let directory = Directory::new();
     let template = directory.write("Corefile.base", corefile);
     let daemonset = one(overlay, "DaemonSet", "node-local-dns");
@@ -226,6 +231,7 @@ fn check(overlay: &[Value], corefile: &str) -> (Option<i32>, String) {
         .arg("-basecorefile")
         .arg(template)
         .env("KUBE_DNS_UPSTREAM_SERVICE_HOST", "10.96.7.7")
+        .env("CLUSTER_DOMAIN", domain)
         .output()
         .expect("the built binary");
     let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -237,8 +243,15 @@ fn the_corefile_of_every_overlay_is_one_that_its_pods_take() {
     for name in OVERLAYS {
         let overlay = overlay(name);
         let corefile = one(&overlay, "ConfigMap", "node-local-dns")["data"]["Corefile"].as_str().expect("a Corefile");
-        assert_eq!(check(&overlay, corefile), (Some(0), "ok\n".to_owned()), "{name}");
-        let (code, said) = check(&overlay, &corefile.replace("    loop\n", "    lop\n"));
+        let environment = &container(one(&overlay, "DaemonSet", "node-local-dns"))["env"];
+        let domain = json!({"name": "CLUSTER_DOMAIN", "value": "cluster.local"});
+        assert!(environment.as_array().is_some_and(|variables| variables.contains(&domain)), "{name}: {environment}");
+        for domain in ["cluster.local", "corp.example"] {
+            assert_eq!(check(&overlay, corefile, domain), (Some(0), "ok\n".to_owned()), "{name}");
+        }
+        let (code, said) = check(&overlay, corefile, "corp..example");
+        assert!(code == Some(1) && said.contains("CLUSTER_DOMAIN"), "{name} takes the domain from there: {said}");
+        let (code, said) = check(&overlay, &corefile.replace("    loop\n", "    lop\n"), "cluster.local");
         assert!(code == Some(1) && said.contains("lop"), "{name}: {said}");
     }
 }
@@ -251,8 +264,7 @@ fn corefiles_differ_where_they_have_to() {
     assert_eq!(read("overlays/cilium/Corefile"), in_a_pod);
     let stock = include_str!("../corefiles/nodelocaldns")
         .replace("health __PILLAR__LOCAL__DNS__", "health 169.254.20.10")
-        .replace(" __PILLAR__DNS__SERVER__", "")
-        .replace("__PILLAR__DNS__DOMAIN__", "cluster.local");
+        .replace(" __PILLAR__DNS__SERVER__", "");
     let ours = read("overlays/stock-corefile/Corefile");
     assert!(ours.split_whitespace().eq(stock.split_whitespace()), "the directives of the add-on, in its order");
 }

@@ -93,38 +93,43 @@ fn an_applied_node_cache_is_replaced_in_place_and_put_back() {
 }
 
 #[test]
-fn where_kubectl_did_not_apply_node_cache_its_ports_stay_unless_the_daemonset_is_made_anew() {
-    let server = ApiServer::start();
-    stock::objects().iter().for_each(|object| server.seed(object));
-    let [keep, _, apply, anew, _] = steps();
-    assert_eq!(typed(&server, &format!("{keep}\ncat ~/node-cache.yaml")), "---\n".repeat(5));
-    assert!(typed(&server, apply).contains("missing the kubectl.kubernetes.io/last-applied-configuration annotation"));
-    assert_eq!(container(&server)["ports"][0]["hostPort"], 53, "a second pod does not fit on the node");
+fn where_kubectl_did_not_apply_node_cache_ours_is_refused_until_the_daemonset_is_made_anew() {
+    let page = include_str!("../../docs/migrating.md");
+    let twofold = "may not specify more than 1 handler type";
+    let privileged = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+    for (daemonset, refusals) in [(stock::daemonset(), vec![twofold]), (older(), vec![privileged, twofold])] {
+        let server = ApiServer::start();
+        let others = stock::objects().into_iter().filter(|object| object["kind"] != "DaemonSet");
+        others.chain([daemonset]).for_each(|object| server.seed(&object));
+        let before = container(&server);
+        let [keep, _, _, anew, _] = steps();
+        assert_eq!(typed(&server, &format!("{keep}\ncat ~/node-cache.yaml")), "---\n".repeat(5));
 
-    typed(&server, anew);
-    assert_eq!(container(&server)["ports"], Value::Null);
-    assert_eq!(server.run(&format!("diff -k {OVERLAY}")), (Some(0), String::new(), String::new()));
+        for verb in ["diff", "apply"] {
+            let (code, _, errors) = server.run(&format!("{verb} -k {OVERLAY}"));
+            assert_ne!(code, Some(0), "{errors}");
+            assert_has(&errors, &refusals);
+        }
+        assert_has(page, &refusals);
+        assert_eq!(container(&server), before, "it goes on");
+
+        typed(&server, anew);
+        assert_eq!(container(&server)["ports"], Value::Null);
+        assert_eq!(server.run(&format!("diff -k {OVERLAY}")), (Some(0), String::new(), String::new()));
+    }
+}
+
+/// The add-on's DaemonSet, as it was when its pods were privileged.
+fn older() -> Value {
+    let mut daemonset = stock::daemonset();
+    daemonset["spec"]["template"]["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+    daemonset
 }
 
 #[test]
-fn an_older_node_cache_that_was_privileged_is_made_anew_where_kubectl_did_not_apply_it() {
-    let server = ApiServer::start();
-    let mut privileged = stock::daemonset();
-    privileged["spec"]["template"]["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
-    server.seed(&privileged);
-    let (code, _, errors) = server.run(&format!("apply -k {OVERLAY}"));
-    let page = include_str!("../../docs/migrating.md");
-    let refusal = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-    assert!(code == Some(1) && errors.contains(refusal) && page.contains(refusal), "{errors}");
-    assert_eq!(container(&server)["securityContext"], json!({"privileged": true}), "the old one goes on");
-
-    let [.., anew, _] = steps();
-    typed(&server, anew);
-    assert_eq!(container(&server)["securityContext"]["privileged"], Value::Null);
-
-    // What kubectl applied it takes away.
+fn what_kubectl_applied_of_an_older_node_cache_it_takes_away() {
     let (server, directory) = (ApiServer::start(), Directory::new());
-    let file = directory.write("nodelocaldns.json", &privileged.to_string());
+    let file = directory.write("nodelocaldns.json", &older().to_string());
     server.kubectl(&format!("apply -f {}", file.display()));
     server.kubectl(&format!("apply -k {OVERLAY}"));
     assert_eq!(container(&server)["securityContext"]["privileged"], Value::Null);

@@ -28,12 +28,9 @@ pub fn check(old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
         return Err(Refusal::invalid("spec.selector: Invalid value: field is immutable"));
     }
     let containers = new["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten();
-    let mut contexts = containers.map(|container| &container["securityContext"]);
-    if contexts.any(|context| context["privileged"] == true && context["allowPrivilegeEscalation"] == false) {
-        return Err(Refusal::invalid(
-            "spec.template.spec.containers[0].securityContext: Invalid value: cannot set `allowPrivilegeEscalation` to false \
-             and `privileged` to true",
-        ));
+    let faults: Vec<&str> = containers.flat_map(faults).collect();
+    if !faults.is_empty() {
+        return Err(Refusal::invalid(faults.join(", ")));
     }
     let rolling = &new["spec"]["updateStrategy"]["rollingUpdate"];
     let some = |amount: &Value| !(amount.is_null() || *amount == 0 || *amount == "0%");
@@ -44,6 +41,20 @@ pub fn check(old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
         (false, false) => Err(Refusal::invalid("maxUnavailable: Required value: cannot be 0 when maxSurge is 0")),
         _ => Ok(()),
     }
+}
+
+/// What is declared of a container, by what there was and by what came to it, and cannot be together.
+fn faults(container: &Value) -> Vec<&'static str> {
+    let context = &container["securityContext"];
+    let contradicts = context["privileged"] == true && context["allowPrivilegeEscalation"] == false;
+    let handlers =
+        |probe: &Value| ["exec", "grpc", "httpGet", "tcpSocket"].iter().filter(|&&key| !probe[key].is_null()).count();
+    let probes = ["startupProbe", "readinessProbe", "livenessProbe"];
+    let twofold = probes.iter().any(|&probe| handlers(&container[probe]) > 1);
+    let context =
+        "securityContext: Invalid value: cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+    let probe = "livenessProbe.httpGet: Forbidden: may not specify more than 1 handler type";
+    contradicts.then_some(context).into_iter().chain(twofold.then_some(probe)).collect()
 }
 
 /// The revision of its template is the newest one, and every node has it.

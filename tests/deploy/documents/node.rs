@@ -97,6 +97,7 @@ impl Node {
         let directory = Directory::new();
         let template = read("daemonset/base/Corefile");
         let filled = template
+            .replace("__PILLAR__DNS__DOMAIN__", "cluster.local")
             .replace("__PILLAR__LOCAL__DNS__", &format!("{} {}", LINK_LOCAL[0], SERVICE[0]))
             .replace("__PILLAR__CLUSTER__DNS__", UPSTREAM_SERVICE)
             .replace("__PILLAR__UPSTREAM__SERVERS__", "10.9.3.2");

@@ -1,6 +1,7 @@
 //! Every command of the documents that operators type from, run where the document says: in this repository, at a cluster, on
 //! a node, on a host with the package. A block that says nothing holds no command.
 
+mod host;
 mod node;
 mod page;
 

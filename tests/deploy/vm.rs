@@ -123,7 +123,7 @@ fn installed() -> Guest {
 }
 
 /// The package as `make deb` lays it out, with the binary that is tested: the one that is shipped takes minutes to build.
-fn package() -> &'static Path {
+pub fn package() -> &'static Path {
     static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
     PACKAGE.get_or_init(|| {
         let home = Path::new(env!("CARGO_MANIFEST_DIR"));

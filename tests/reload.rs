@@ -115,22 +115,35 @@ fn a_listener_that_cannot_be_bound_refuses_the_reload() {
 fn a_refused_reload_leaves_no_socket_behind() {
     let up = Upstream::start();
     let (mut agent, text) = cached(&up);
-    let [free, taken, http] = [5301, 5302, 8080].map(|port| SocketAddr::new(agent.ip(), port));
+    let [free, taken] = [5301, 5302].map(|port| SocketAddr::new(agent.ip(), port));
     let block = |port| format!(".:{port} {{\n    bind {}\n    whoami\n    ready {}:8081\n}}\n", taken.ip(), taken.ip());
     let holder = std::net::UdpSocket::bind(taken).unwrap();
-    reload(&mut agent, &(text.clone() + &block(5301) + &block(5302)), "Restart failed");
+    reload(&mut agent, &(text + &block(5301) + &block(5302)), "Restart failed");
     std::net::UdpSocket::bind(free).expect("nobody holds it");
     std::net::TcpListener::bind(free).expect("nobody holds it");
-    drop(holder);
-    let holder = std::net::TcpListener::bind(http).unwrap();
-    let health = block(5301).replace("whoami", &format!("health {http}"));
-    agent.directory.write("Corefile", &(text + &health));
-    agent.signal(Signal::SIGHUP);
-    time::until("another refusal", || (agent.log().matches("Restart failed").count() == 2).then_some(()));
-    std::net::UdpSocket::bind(free).expect("nobody holds it");
     std::net::TcpListener::bind(SocketAddr::new(agent.ip(), 8081)).expect("nobody holds it");
     drop(holder);
     agent.ask_a("still.here.test.");
+}
+
+#[test]
+fn a_health_port_in_other_hands_stops_neither_a_start_nor_a_reload_and_is_taken_when_free() {
+    let plan = Agent::plan();
+    let [health, ready] = [8080, 8181].map(|port| SocketAddr::new(plan.ip(), port));
+    let holders = [health, ready].map(|address| std::net::TcpListener::bind(address).unwrap());
+    let mut agent = plan.root(&format!("whoami\n    health {health}\n    ready {ready}")).start();
+    for (address, page) in [(health, "/health"), (ready, "/ready")] {
+        agent.wait_for_log(&format!("cannot listen on tcp {address}: the address is in use by"));
+        agent.wait_for_log(&format!("DNS is served, and {page} there once it is free"));
+    }
+    agent.signal(Signal::SIGHUP);
+    agent.wait_for_log("Reloading complete");
+    agent.ask_a("still.here.test.");
+    drop(holders);
+    agent.wait_for_log(&format!("HTTP is served at {health}"));
+    for (address, page) in [(health, "/health"), (ready, "/ready")] {
+        time::until(page, || http_get(address, page).filter(|(status, _)| *status == 200));
+    }
 }
 
 #[test]

@@ -115,3 +115,17 @@ fn check_tells_of_files_that_a_start_would_miss() {
         ],
     );
 }
+
+#[test]
+fn check_refuses_upstreams_that_are_the_agent_itself_as_a_start_does() {
+    let directory = Directory::new();
+    let upstreams = directory.write("resolv.conf", "nameserver 127.0.0.9\n");
+    let corefile = format!(". {{\n bind 127.0.0.9\n forward . {}\n}}\n", upstreams.display());
+    let corefile = directory.write("Corefile", &corefile);
+    let (code, said, complaints) = dnslet(&["check", "-conf", &corefile.display().to_string()]);
+    assert_eq!((code, said.trim()), (Some(1), ""), "{complaints}");
+    assert_has(
+        &complaints,
+        &["names 127.0.0.9:53, where this agent itself listens, and nobody else: queries would go in circles"],
+    );
+}

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use crate::life::aside::Refusals;
+use crate::life::budget;
 use crate::life::load::{Refused, load};
 use crate::life::options::Options;
 use crate::life::sources::Sources;
-use crate::life::{aside, budget};
 use crate::sys::sockopt;
 
 /// Prints `ok` or every diagnostic.
@@ -18,11 +19,15 @@ pub(super) fn check(options: &Options) -> ExitCode {
     sources.take_notices().iter().filter_map(|notice| notice.problem()).for_each(super::complain);
     match loaded {
         Ok(loaded) => {
-            // Files are often checked on another machine than the one that they are for.
-            let files = aside::refusals(&loaded.routes);
-            let warnings = loaded.warnings.iter().chain(&files);
+            let Refusals { circle, unusable } = Refusals::of(&loaded.routes);
+            // Files are often checked on another machine than the one that they are for, where they may be in order.
+            let warnings = loaded.warnings.iter().chain(&unusable);
             warnings.for_each(|warning| super::complain(&format!("warning: {warning}")));
-            super::say("ok\n", ExitCode::SUCCESS)
+            match circle {
+                Some(circle) => super::complain(&circle),
+                None => return super::say("ok\n", ExitCode::SUCCESS),
+            }
+            ExitCode::FAILURE
         }
         Err(refused) => {
             match refused {

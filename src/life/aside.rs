@@ -17,6 +17,7 @@ use super::hosts::Hosts;
 use super::last::Known;
 use super::options::Options;
 use super::pools::ResolvConfs;
+use super::resolvconf::Reason;
 use super::searches::{self, SearchFiles};
 use super::snapshot::own;
 use super::weights::WeightFiles;
@@ -24,10 +25,25 @@ use super::weights::WeightFiles;
 /// Queries that are in flight together are those of as many workers, so that what is counted for each can be told apart.
 pub const WORKERS: usize = 2;
 
-/// For which files that the routes name a start would be refused, in the same words: of each kind the first.
-pub fn refusals(routes: &Routes) -> Vec<String> {
-    let upstreams = ResolvConfs::read(routes, &own(routes)).err().map(|error| error.to_string());
-    [upstreams, WeightFiles::read(routes).err(), SearchFiles::read(routes).err()].into_iter().flatten().collect()
+/// Why a start would be refused for files that the routes name, in the same words: of each kind the first.
+#[derive(Debug)]
+pub struct Refusals {
+    /// A file sends queries back to where this configuration listens.
+    pub circle: Option<String>,
+    /// A file is not there, or holds nothing of use.
+    pub unusable: Vec<String>,
+}
+
+impl Refusals {
+    /// Reads the files.
+    pub fn of(routes: &Routes) -> Refusals {
+        let upstreams = ResolvConfs::read(routes, &own(routes)).err();
+        let is_circle = upstreams.as_ref().is_some_and(|error| matches!(error.reason, Reason::Ourselves(_)));
+        let upstreams = upstreams.map(|error| error.to_string());
+        let (circle, upstreams) = if is_circle { (upstreams, None) } else { (None, upstreams) };
+        let others = [upstreams, WeightFiles::read(routes).err(), SearchFiles::read(routes).err()];
+        Refusals { circle, unusable: others.into_iter().flatten().collect() }
+    }
 }
 
 /// What a configuration needs besides its text.

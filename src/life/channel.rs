@@ -66,6 +66,8 @@ pub(super) struct Serving {
     pub(super) missing: Vec<SocketAddr>,
     /// The listen addresses of HTTP.
     pub(super) http: Vec<SocketAddr>,
+    /// Those of HTTP that could not be had.
+    pub(super) missing_http: Vec<SocketAddr>,
     /// The addresses that the cluster's zone is forwarded to.
     pub(super) cluster: Vec<SocketAddr>,
     /// How long the server goes on serving after it was told to stop.

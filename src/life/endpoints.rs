@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::observe::http::{Endpoint, Page, Pages, health_page, metrics_page, ready_page};
 use crate::observe::{Readiness, Registry, Sockets};
 use crate::plugins::setting::ready::Monitor;
+
 /// What an endpoint shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shows {
@@ -19,9 +20,12 @@ pub(super) enum Shows {
 }
 
 impl Shows {
-    /// Whether a start or reload fails without it. Metrics are no reason to leave a node without DNS.
-    fn required(self) -> bool {
-        self != Shows::Metrics
+    fn path(&self) -> &'static str {
+        match self {
+            Shows::Metrics => "/metrics",
+            Shows::Health => "/health",
+            Shows::Ready(_) => "/ready",
+        }
     }
 }
 
@@ -32,8 +36,15 @@ pub(super) type Wanted = BTreeMap<SocketAddr, BTreeSet<Shows>>;
 #[derive(Debug)]
 pub(super) struct Prepared {
     listeners: Vec<(SocketAddr, TcpListener)>,
-    /// One sentence for each endpoint that could not be had and is not required.
+    /// One sentence for each endpoint that could not be had. None is a reason to leave a node without DNS.
     pub(super) warnings: Vec<String>,
+}
+
+impl Prepared {
+    /// What was had.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listeners.iter().map(|(address, _)| *address)
+    }
 }
 
 /// The open endpoints.
@@ -52,21 +63,24 @@ impl Endpoints {
     }
 
     /// Gets sockets for what is wanted and not open. Nothing that is open changes. As with DNS, an address may get its
-    /// interface later. The error is a sentence for the operator.
+    /// interface later.
     pub(super) fn prepare(
         &self,
         wanted: &Wanted,
         mut listen: impl FnMut(SocketAddr) -> Result<TcpListener, String>,
-    ) -> Result<Prepared, String> {
+    ) -> Prepared {
         let mut prepared = Prepared { listeners: Vec::new(), warnings: Vec::new() };
-        for (address, shows) in wanted.iter().filter(|(address, _)| !self.open.contains_key(address)) {
-            match listen(*address) {
-                Ok(listener) => prepared.listeners.push((*address, listener)),
-                Err(sentence) if shows.iter().any(|show| show.required()) => return Err(sentence),
-                Err(sentence) => prepared.warnings.push(format!("{sentence}; metrics are not served there")),
+        for address in self.missing(wanted) {
+            match listen(address) {
+                Ok(listener) => prepared.listeners.push((address, listener)),
+                Err(sentence) => {
+                    let pages: Vec<&str> = wanted[&address].iter().map(Shows::path).collect();
+                    let pages = pages.join(" and ");
+                    prepared.warnings.push(format!("{sentence}; DNS is served, and {pages} there once it is free"));
+                }
             }
         }
-        Ok(prepared)
+        prepared
     }
 
     /// Takes the prepared sockets over, gives open endpoints their new pages, closes what is no longer wanted. Must be
@@ -89,16 +103,19 @@ impl Endpoints {
         self.open.keys().copied()
     }
 
+    /// What is wanted and not open.
+    pub(super) fn missing(&self, wanted: &Wanted) -> Vec<SocketAddr> {
+        wanted.keys().filter(|address| !self.open.contains_key(address)).copied().collect()
+    }
+
     fn pages(&self, shows: &BTreeSet<Shows>) -> Pages {
         shows.iter().fold(Pages::new(), |pages, show| {
-            let (path, page): (&str, Page) = match show {
-                Shows::Metrics => ("/metrics", metrics_page(&self.registry)),
-                Shows::Health => ("/health", health_page(&self.sockets)),
-                Shows::Ready(monitor) => {
-                    ("/ready", ready_page(&self.readiness, &self.sockets, *monitor == Monitor::UntilReady))
-                }
+            let page: Page = match show {
+                Shows::Metrics => metrics_page(&self.registry),
+                Shows::Health => health_page(&self.sockets),
+                Shows::Ready(monitor) => ready_page(&self.readiness, &self.sockets, *monitor == Monitor::UntilReady),
             };
-            pages.with(path, page)
+            pages.with(show.path(), page)
         })
     }
 }
@@ -146,24 +163,27 @@ mod tests {
                 [(&[Shows::Metrics][..], "404"), (&[Shows::Metrics, Shows::Ready(Monitor::UntilReady)], "200")]
             {
                 let wanted = wanted(address, shows);
-                let prepared = endpoints.prepare(&wanted, listen).unwrap();
+                let prepared = endpoints.prepare(&wanted, listen);
                 endpoints.apply(&wanted, prepared);
                 assert_eq!(status(address, "/metrics").await.as_deref(), Some("200"));
                 assert_eq!(status(address, "/ready").await.as_deref(), Some(ready));
             }
-            let prepared = endpoints.prepare(&Wanted::new(), listen).unwrap();
+            let prepared = endpoints.prepare(&Wanted::new(), listen);
             endpoints.apply(&Wanted::new(), prepared);
             while status(address, "/metrics").await.is_some() {}
         });
     }
 
     #[test]
-    fn metrics_do_without_a_port_and_health_does_not() {
+    fn a_port_that_is_held_is_missing_until_it_is_free() {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let (endpoints, address) = (endpoints(), holder.local_addr().unwrap());
-        let prepared = endpoints.prepare(&wanted(address, &[Shows::Metrics]), listen).unwrap();
-        assert!(prepared.warnings[0].contains("metrics are not served there"), "{:?}", prepared.warnings);
-        let error = endpoints.prepare(&wanted(address, &[Shows::Metrics, Shows::Health]), listen).unwrap_err();
-        assert!(error.contains(&address.to_string()), "{error}");
+        let wanted = wanted(address, &[Shows::Metrics, Shows::Health]);
+        let prepared = endpoints.prepare(&wanted, listen);
+        let said = &prepared.warnings[0];
+        assert!(said.contains(&address.to_string()) && said.contains("/metrics and /health there once"), "{said}");
+        assert_eq!((prepared.addresses().count(), endpoints.missing(&wanted)), (0, vec![address]));
+        drop(holder);
+        assert!(endpoints.prepare(&wanted, listen).addresses().eq([address]));
     }
 }

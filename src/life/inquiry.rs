@@ -2,7 +2,8 @@
 //!
 //! The keeper listens on an abstract Unix socket (unix(7)), which is seen in the whole network namespace: with the host's
 //! network, by the agents of other pods too. Its name says whose it is, by pid namespace and pid, so that a probe finds its
-//! own without being told, in a container with a read-only root as well. Whoever connects is sent one line.
+//! own without being told, in a container with a read-only root as well. Root and the keeper's user are sent one line when they
+//! connect, and nobody else is.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -57,7 +58,9 @@ impl Inquiries {
         loop {
             // One that has hung up already is not waited for; where descriptors have run out, it asks again.
             match listener.accept().await {
-                Ok((stream, _)) => return Inquirer(stream),
+                Ok((stream, _)) if may_ask(&stream) => return Inquirer(stream),
+                // Anybody in the network namespace can connect. Who has no say on this agent learns nothing of it.
+                Ok(_) => {}
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
@@ -79,6 +82,15 @@ impl Inquirer {
     pub(super) fn tell(self, line: &str) {
         let _ = self.0.try_write(bounded(line).as_bytes());
     }
+}
+
+fn may_ask(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| is_trusted(peer.uid()))
+}
+
+/// Root, and the user of this process.
+fn is_trusted(user: u32) -> bool {
+    user == 0 || user == nix::unistd::geteuid().as_raw()
 }
 
 /// One line of so many octets at most, with its newline.
@@ -151,7 +163,7 @@ pub fn ask(keeper: u32, patience: Duration) -> Result<String, String> {
     stream.take(LONGEST as u64).read_to_string(&mut line).map_err(|error| silent(&error))?;
     match line.strip_suffix('\n') {
         Some(line) => Ok(line.to_owned()),
-        None => Err("the agent hung up without an answer".to_owned()),
+        None => Err("the agent hung up without an answer, which it gives to root and to its own user".to_owned()),
     }
 }
 
@@ -173,8 +185,7 @@ fn connect(keeper: u32, patience: Duration) -> io::Result<StdStream> {
 /// whom we have to trust anyway.
 fn is_keeper(stream: &StdStream, keeper: u32) -> Result<(), String> {
     let peer = getsockopt(stream, PeerCredentials).map_err(|error| format!("the agent cannot be asked: {error}"))?;
-    let trusted = peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw();
-    match trusted && u32::try_from(peer.pid()) == Ok(keeper) {
+    match is_trusted(peer.uid()) && u32::try_from(peer.pid()) == Ok(keeper) {
         true => Ok(()),
         false => Err(format!(
             "the socket that bears the name of the agent (pid {keeper}) is that of pid {}, uid {}",

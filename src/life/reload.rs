@@ -47,6 +47,7 @@ impl Agent<'_> {
         self.look_at_weights();
         self.look_at_searches();
         self.listen_where_missing().await;
+        self.open_where_missing();
         self.probe_listeners();
         let follows = match self.options.configuration {
             // The inputs of a template are followed because nothing else would turn a changed ConfigMap into a Corefile.
@@ -246,6 +247,7 @@ impl Agent<'_> {
             listens: self.server.addresses().filter(wanted).collect(),
             missing: self.missing().collect(),
             http: self.endpoints.addresses().collect(),
+            missing_http: self.missing_http(),
             cluster: cluster::servers(routes),
             lameduck: routes.process.lameduck,
         };
@@ -277,6 +279,23 @@ impl Agent<'_> {
         self.tell_keeper();
     }
 
+    /// The same for HTTP.
+    fn open_where_missing(&mut self) {
+        let wanted = self.common.wanted(&self.current.routes);
+        let prepared = self.endpoints.prepare(&wanted, |address| self.common.keeper.http(address));
+        let named: Vec<String> = prepared.addresses().map(|address| address.to_string()).collect();
+        if named.is_empty() {
+            return;
+        }
+        tracing::info!("HTTP is served at {}, which was in use", named.join(", "));
+        self.endpoints.apply(&wanted, prepared);
+        self.tell_keeper();
+    }
+
+    fn missing_http(&self) -> Vec<SocketAddr> {
+        self.endpoints.missing(&self.common.wanted(&self.current.routes))
+    }
+
     /// The addresses that are to be served and are not.
     fn missing(&self) -> impl Iterator<Item = SocketAddr> {
         let listens = self.current.routes.listens.iter().map(|listen| listen.address);
@@ -303,7 +322,7 @@ impl Agent<'_> {
 
     /// How long until files are looked at although no event came.
     pub(super) fn poll_period(&self) -> Duration {
-        if self.missing().next().is_some() {
+        if self.missing().next().is_some() || !self.missing_http().is_empty() {
             return QUICK_POLL;
         }
         let slow = self.current.weights.period().map_or(SLOW_POLL, |period| period.clamp(QUICK_POLL, SLOW_POLL));

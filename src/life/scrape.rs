@@ -1,8 +1,10 @@
 //! Numbers that other rooms keep, told at each scrape in the words of `observe::counters`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::cache::Cache;
+use crate::node::{Rules, Status};
 use crate::observe::http::expose_health;
 use crate::observe::{Exposition, Readiness, Registry, Sockets, counters};
 use crate::resolve::{Failures, Flights, Resolver};
@@ -47,18 +49,25 @@ pub(super) fn take_down_kept(registry: &Registry, options: &Options, kept: &Kept
         registry.counter(&counters::SERVER_RESTARTS, &[reason]).absolute(times);
     }
     let (Some(node), Some(status)) = (&options.node, &kept.node) else { return };
-    registry.gauge(&counters::NODE_FAIL_OPEN, &[]).set(f64::from(u8::from(kept.failing_open)));
-    registry.counter(&counters::NODE_FAIL_OPEN_SECONDS, &[]).absolute(kept.open_seconds as u64);
-    registry.gauge(&counters::NODE_FALLBACK, &[]).set(status.fallback.len() as f64);
-    for ip in &node.desired.addresses {
-        let there = f64::from(u8::from(status.intercepted.contains(ip)));
-        registry.gauge(&counters::NODE_INTERCEPTED, &[&ip.to_string()]).set(there);
+    if node.desired.rules != Rules::None {
+        take_down_rules(registry, &node.desired.addresses, kept, status);
     }
     for (action, times) in &status.actions {
         registry.counter(&counters::NODE_ACTIONS, &[action.word()]).absolute(*times);
     }
     for (kind, times) in &status.troubles {
         registry.counter(&counters::SETUP_ERRORS, &[kind.word()]).absolute(*times);
+    }
+}
+
+/// What there is to tell only where rules are wanted: a 0 would call for help where nobody asked for any.
+fn take_down_rules(registry: &Registry, addresses: &[IpAddr], kept: &Kept, status: &Status) {
+    registry.gauge(&counters::NODE_FAIL_OPEN, &[]).set(f64::from(u8::from(kept.failing_open)));
+    registry.counter(&counters::NODE_FAIL_OPEN_SECONDS, &[]).absolute(kept.open_seconds as u64);
+    registry.gauge(&counters::NODE_FALLBACK, &[]).set(status.fallback.len() as f64);
+    for ip in addresses {
+        let there = f64::from(u8::from(status.intercepted.contains(ip)));
+        registry.gauge(&counters::NODE_INTERCEPTED, &[&ip.to_string()]).set(there);
     }
 }
 

@@ -129,7 +129,7 @@ impl Common {
         let pools = files.pools(&routes, &hosts, &self.upstreams)?;
         let bound = self.bind(&routes, served)?;
         let wanted = self.wanted(&routes);
-        let endpoints = endpoints.prepare(&wanted, |address| self.keeper.http(address))?;
+        let endpoints = endpoints.prepare(&wanted, |address| self.keeper.http(address));
         let routes = Arc::new(routes);
         let resolver = self.resolver(&routes, pools, &weights, &searches);
         let last = Last { text, hosts: hosts.known() };
@@ -168,7 +168,7 @@ impl Common {
     }
 
     /// The endpoints of the Corefile and of `-metrics-listen-address`.
-    fn wanted(&self, routes: &Routes) -> Wanted {
+    pub(super) fn wanted(&self, routes: &Routes) -> Wanted {
         let process = &routes.process;
         let health = process.health.iter().map(|address| (address.socket, Shows::Health));
         let ready = process.ready.iter().map(|ready| (ready.address.socket, Shows::Ready(ready.monitor)));

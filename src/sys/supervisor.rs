@@ -33,7 +33,11 @@ impl Supervisor {
         Supervisor::named(&|variable| std::env::var(variable).ok())
     }
 
-    fn named(environment: &dyn Fn(&str) -> Option<String>) -> io::Result<Supervisor> {
+    /// The same with these values of variables.
+    ///
+    /// # Errors
+    /// A variable that cannot be used, by its name.
+    pub fn named(environment: &dyn Fn(&str) -> Option<String>) -> io::Result<Supervisor> {
         let Some(name) = environment("NOTIFY_SOCKET") else { return Ok(Supervisor::default()) };
         let socket = connected(&name)
             .map_err(|error| io::Error::new(error.kind(), format!("NOTIFY_SOCKET={name} cannot be used: {error}")))?;

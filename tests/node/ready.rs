@@ -2,7 +2,7 @@
 //! Service address, who had answers before the agent came, have them all the while.
 
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -145,6 +145,7 @@ fn a_port_in_other_hands_is_told_with_whose_they_are() {
     let clients = clients();
     NODE.ip(&format!("address add {} dev lo", SERVICE[0]));
     let squatter = NODE.run(|| UdpSocket::bind(dns(SERVICE[0])).expect("a free port"));
+    let health = NODE.run(|| TcpListener::bind("0.0.0.0:8080").expect("a free port"));
     let mut agent = Start::new().launch();
     let held = format!("in use by {} (pid {})", program(), std::process::id());
     let others = "(bind, or the port); 169.254.20.10, fd00:10:96::10, fd69:254:20::10 answer; rules nftables";
@@ -160,7 +161,11 @@ fn a_port_in_other_hands_is_told_with_whose_they_are() {
     assert!(ready(&["-alive"]).0, "nor to end it");
     assert_eq!(who_answers(POD1, dns(SERVICE[1])), Some(Who::Agent));
     drop(squatter);
-    assert!(wait_for(&mut agent, &["ready: 10.96.0.10, 169.254.20.10"]), "a second later it is served");
+    let http = format!("cannot listen on tcp {}:8080: the address is {held}", LINK_LOCAL[0]);
+    let parts = ["ready: 10.96.0.10, 169.254.20.10", &http];
+    assert!(wait_for(&mut agent, &parts), "a second later it is served, and health is told and does not count");
+    drop(health);
+    time::until("health", || (!ready(&[]).1.contains("8080")).then_some(()));
     agent.signal(Signal::SIGTERM);
     assert!(agent.wait().success(), "{}", agent.log());
     let report = clients.stop();
@@ -227,6 +232,7 @@ fn without_nf_tables_it_is_not_ready_unless_no_rules_are_wanted() {
     ];
     assert!(!wait_for(&mut agent, &parts));
     agent.wait_for_log("No packet rules: nf_tables: ");
+    time::until("rules that are missed", || agent.has_metric("dnslet_node_intercepted").then_some(()));
     assert_eq!(who_answers(POD1, dns(LINK_LOCAL[0])), Some(Who::Agent));
     were_left_alone(first, agent);
 
@@ -236,6 +242,10 @@ fn without_nf_tables_it_is_not_ready_unless_no_rules_are_wanted() {
         &mut agent,
         &["packets to 10.96.0.10, fd00:10:96::10 are led to another server; 169.254.20.10, fd69:254:20::10 answer"]
     ));
+    time::until("what was done to the node", || agent.has_metric("dnslet_node_actions_total").then_some(()));
+    for unasked in ["dnslet_node_intercepted", "dnslet_node_fallback_endpoints", "dnslet_node_fail_open"] {
+        assert!(!agent.has_metric(unasked), "{unasked}");
+    }
     were_left_alone(second, agent);
 
     let third = clients();

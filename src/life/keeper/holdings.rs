@@ -1,10 +1,14 @@
 //! The listening sockets, held here so that they outlive a server: what arrives while there is none waits in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
+use tokio::time::timeout_at;
+
+use crate::sys::clock;
 use crate::sys::process::{PortOf, other_holder_of};
 use crate::sys::{leave, sockopt};
 
@@ -15,6 +19,9 @@ use super::leaving;
 
 /// Addresses that may be held; a Corefile with more does not start.
 const MOST: usize = 1024;
+
+/// How long it may take in all to leave the addresses that others serve too.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// What a socket is for; one address may serve HTTP on a port and DNS on another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,22 +102,51 @@ impl Holdings {
 
 impl Holdings {
     /// Leaves every address that other processes have sockets on to them: from then on no query comes to ours there. What
-    /// came before can still be answered. What was inherited stays as it is: the service manager has it open too.
+    /// came before can still be answered. What was inherited stays as it is: the service manager has it open too. What fails
+    /// at one address or over one transport keeps no other from being left.
     pub(super) async fn leave(&self) {
-        let mut left = Vec::new();
-        let ours = self.held.iter().filter(|((address, _), _)| !self.inherited.holds(machine::bindable(*address)));
-        for ((address, _), held) in ours {
-            match leaving::leave(&held.udp, &held.tcp).await {
-                Ok(true) => left.push(address.to_string()),
-                Ok(false) => {}
-                Err(error) => tracing::warn!(
-                    "{address} cannot be left to the other instance on it ({error}): what comes last may get no answer"
-                ),
-            }
+        let deadline = (clock::now() + LEAVING).into();
+        let mut left = Left::default();
+        for (address, held) in self.ours() {
+            left.note(address, leaving::datagrams(address, &held.udp));
         }
-        if !left.is_empty() {
-            tracing::info!("left to the other instance on the same addresses: {}", left.join(", "));
+        for (address, held) in self.ours() {
+            let done = timeout_at(deadline, leaving::connections(address, &held.tcp)).await;
+            left.note(address, done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
+        }
+        if !left.addresses.is_empty() {
+            let named: Vec<String> = left.addresses.iter().map(ToString::to_string).collect();
+            tracing::info!("left to the other instance on the same addresses: {}", named.join(", "));
+        }
+        if left.has_begun {
             leaving::arrive().await;
+        }
+    }
+
+    /// What is held and was not inherited.
+    fn ours(&self) -> impl Iterator<Item = (SocketAddr, &Held)> {
+        let ours = self.held.iter().filter(|((address, _), _)| !self.inherited.holds(machine::bindable(*address)));
+        ours.map(|((address, _), held)| (machine::bindable(*address), held))
+    }
+}
+
+/// What was left to others.
+#[derive(Debug, Default)]
+struct Left {
+    addresses: BTreeSet<SocketAddr>,
+    /// Some socket may have been left, be it that not all of its address were.
+    has_begun: bool,
+}
+
+impl Left {
+    fn note(&mut self, address: SocketAddr, done: io::Result<bool>) {
+        self.has_begun |= !matches!(done, Ok(false));
+        match done {
+            Ok(true) => drop(self.addresses.insert(address)),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                "{address} cannot be left to the other instance on it ({error}): what comes last may get no answer"
+            ),
         }
     }
 }
@@ -126,7 +162,8 @@ impl Held {
             ..sockopt::Options::default()
         };
         let mut absent = inherited.holds(at) && !at.ip().is_unspecified();
-        let mut udp = inherited.udp(at, workers)?;
+        // What is for HTTP reads no UDP, so that a socket for it at the same address is somebody else's.
+        let mut udp = if workers > 0 { inherited.udp(at, workers)? } else { Vec::new() };
         if udp.is_empty() {
             for _ in 0..workers {
                 let bound = sockopt::udp(at, &options).map_err(|error| refusal::explain(&error, PortOf::Udp))?;
@@ -216,6 +253,14 @@ mod tests {
         let held = holdings.claim(address, Use::Dns, 3).unwrap();
         assert_eq!(held.udp[0].recv(&mut [0; 16]).unwrap(), 7);
         assert!(!held.absent);
+    }
+
+    #[test]
+    fn http_takes_no_notice_of_an_inherited_udp_socket_at_its_address() {
+        let address = free_address();
+        let inherited = Inherited::new(vec![UdpSocket::bind(address).unwrap().into()]).unwrap();
+        let mut holdings = Holdings::new(1 << 16, inherited);
+        assert_eq!(holdings.claim(address, Use::Http, 0).unwrap().descriptors().len(), 1);
     }
 
     #[test]

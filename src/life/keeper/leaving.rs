@@ -24,22 +24,27 @@ const CONNECTION: Duration = Duration::from_millis(250);
 /// Between two looks whether it is ignored.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Leaves the sockets of one address to those of other processes on it. False if there are none for either transport; then
-/// nothing is changed.
-pub(super) async fn leave(udp: &[UdpSocket], tcp: &TcpListener) -> io::Result<bool> {
-    let address = tcp.local_addr()?;
-    let leaves_datagrams = !udp.is_empty() && sharers_of(address, PortOf::Udp) > 0;
-    if leaves_datagrams {
-        udp.iter().try_for_each(leave::quiet)?;
+/// Leaves the UDP sockets of an address to those of other processes on it. False if there are none; then nothing is changed.
+/// The error is that of the first that could not be left; the others are.
+pub(super) fn datagrams(address: SocketAddr, sockets: &[UdpSocket]) -> io::Result<bool> {
+    if sockets.is_empty() || sharers_of(address, PortOf::Udp) == 0 {
+        return Ok(false);
     }
+    let faults: Vec<io::Error> = sockets.iter().filter_map(|socket| leave::quiet(socket).err()).collect();
+    faults.into_iter().next().map_or(Ok(true), Err)
+}
+
+/// The same for connections to come. Where they cannot be led to another listener, ours ignores them all the same.
+pub(super) async fn connections(address: SocketAddr, listener: &TcpListener) -> io::Result<bool> {
     let others = sharers_of(address, PortOf::Tcp);
-    if others > 0 {
-        lead_away(tcp, address, others).await?;
-        // Those that were given to ours before arrive first.
-        settle();
-        leave::ignore_new(tcp)?;
+    if others == 0 {
+        return Ok(false);
     }
-    Ok(leaves_datagrams || others > 0)
+    let led = lead_away(listener, address, others).await;
+    // Those that were given to ours before arrive first.
+    settle();
+    leave::ignore_new(listener)?;
+    led.map(|()| true)
 }
 
 /// Waits until the sockets that were left have all that was on its way to them.

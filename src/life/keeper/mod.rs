@@ -108,7 +108,11 @@ pub fn run(options: &Options) -> Result<u8> {
     // Before anything is opened: the numbers of what is handed over are given.
     let inherited = supervisor::inherited().context("cannot take the service manager's sockets over")?;
     let inherited = Inherited::new(inherited).map_err(anyhow::Error::msg)?;
-    let report = Report::new(Supervisor::from_environment()?);
+    let (supervisor, unheard) = match Supervisor::from_environment() {
+        Ok(supervisor) => (supervisor, None),
+        Err(error) => (Supervisor::default(), Some(error)),
+    };
+    let report = Report::new(supervisor);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _inside = runtime.enter();
@@ -122,6 +126,7 @@ pub fn run(options: &Options) -> Result<u8> {
     let stdin = (options.configuration == Configuration::Stdin).then(child::Stdin::read);
     let stdin = stdin.transpose().context("cannot read standard input")?;
     options.unset.iter().for_each(|unset| tracing::error!("{unset}"));
+    unheard.iter().for_each(|error| tracing::warn!("{error}: the service manager is told nothing"));
     let code = runtime.block_on(async { Keeper::new(options, stdin, inherited, report).live(signals).await });
     log.flush(LAST_LINES);
     code
@@ -319,11 +324,12 @@ impl<'a> Keeper<'a> {
         let serving = self.serving.as_ref().filter(|_| self.child.as_ref().is_some_and(|child| child.serves));
         let listens = serving.iter().flat_map(|serving| &serving.listens).copied();
         let (answering, silent): (Vec<_>, Vec<_>) = listens.partition(|address| up.contains(address));
-        self.report.say(match serving {
-            _ if self.stopping => State::Stopping,
+        let state = match serving {
+            _ if self.stopping => State::Stopping(self.longest_stop()),
             Some(_) => State::Serving { answering: &answering, silent: &silent },
             None => State::Starting { again: self.serving.is_some() },
-        });
+        };
+        self.report.say(state, clock::now());
     }
 
     /// A server that is starting does not listen to signals yet, and would end. It reads everything anew anyway.

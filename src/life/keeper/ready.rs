@@ -236,6 +236,11 @@ impl Facts<'_> {
         if let Some(fault) = self.fault {
             notes.push(format!("configuration refused: {fault}; the one before serves on"));
         }
+        let http = self.serving.missing_http.iter().take(NAMED);
+        notes.extend(http.map(|address| match self.refused.get(address) {
+            Some(refusal) => refusal.clone(),
+            None => format!("no HTTP at {address}"),
+        }));
         if let Some(status) = self.node.flatten() {
             let private = self.own.iter().any(|address| Base::is_private(address.ip()));
             if status.rules.is_some() && status.fallback.is_empty() && private {

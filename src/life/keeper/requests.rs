@@ -100,7 +100,7 @@ impl Keeper<'_> {
             tending.follow(serving.cluster.clone());
         }
         self.holdings.keep(&serving.listens, &serving.http);
-        self.account.serves_without(&serving.missing);
+        self.account.serves_without(&[serving.missing.as_slice(), &serving.missing_http].concat());
         self.holdings.say_unread(&[serving.listens.as_slice(), &serving.http].concat());
         let probed = probed(&serving.listens, self.options);
         let leaves_out = !self.watchdog.up().is_subset(&probed);

@@ -14,6 +14,9 @@ use super::{Keeper, next};
 /// What a server may take to end besides its lameduck time; it gives what is in progress four seconds.
 const DRAIN: Duration = Duration::from_millis(4_500);
 
+/// What all the rest may take: rules that go, addresses that are left to another instance, the node as it is to be found.
+const REST: Duration = Duration::from_secs(5);
+
 /// A longer lameduck time is not waited for.
 const LONGEST_LAMEDUCK: Duration = Duration::from_secs(24 * 3600);
 
@@ -42,8 +45,7 @@ impl Keeper<'_> {
     /// Waits for the server's end and returns its exit code. Passes on what it is told meanwhile: a second interrupt does
     /// not want to wait.
     async fn drained(&mut self, signals: &mut Signals) -> u8 {
-        let lameduck = self.serving.as_ref().map(|serving| serving.lameduck).unwrap_or_default();
-        let late = tokio::time::sleep(lameduck.min(LONGEST_LAMEDUCK) + DRAIN);
+        let late = tokio::time::sleep(self.lameduck() + DRAIN);
         tokio::pin!(late);
         while self.child.is_some() {
             tokio::select! {
@@ -70,6 +72,16 @@ impl Keeper<'_> {
             }
         }
         0
+    }
+
+    /// How long a stop may take, all in all.
+    pub(super) fn longest_stop(&self) -> Duration {
+        self.lameduck() + DRAIN + REST
+    }
+
+    fn lameduck(&self) -> Duration {
+        let lameduck = self.serving.as_ref().map(|serving| serving.lameduck).unwrap_or_default();
+        lameduck.min(LONGEST_LAMEDUCK)
     }
 
     /// Leaves the node as it is to be found.

@@ -155,6 +155,12 @@ impl Running {
         let metrics = NODE.run(|| http_get(([127, 0, 0, 1], 9253).into(), "/metrics"));
         sum(&metrics.expect("the metrics endpoint is up").1, name, labels)
     }
+
+    /// Whether there is any series of the metric.
+    pub fn has_metric(&self, name: &str) -> bool {
+        let metrics = NODE.run(|| http_get(([127, 0, 0, 1], 9253).into(), "/metrics"));
+        metrics.expect("the metrics endpoint is up").1.lines().any(|line| line.starts_with(name))
+    }
 }
 
 impl Deref for Running {

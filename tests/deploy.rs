@@ -19,6 +19,7 @@ mod deploy {
     mod manifests;
     mod migration;
     mod stock;
+    mod turn;
     mod vm;
 }
 #[cfg(test)]

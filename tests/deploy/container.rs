@@ -6,12 +6,12 @@ mod runtime;
 mod seccomp;
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid};
 
+use super::turn::turn;
 use crate::lab::agent::{who_answers, who_answers_tcp, who_answers_within};
 use crate::lab::streams::Asking;
 use crate::lab::{self, KubeProxy, LINK_LOCAL, Lab, Load, NODE, POD1, POD2, SERVICE, Streams, Who, dns, kernel};
@@ -24,13 +24,10 @@ const TEST: &str = "deploy::container";
 /// How long an answer takes that comes at all, where the next attempt is not far.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// Held by the test that runs: there are figures to take.
-static TURN: Mutex<()> = Mutex::new(());
-
 /// Runs the test again in namespaces of its own, as the machine's own root: runc asks for it. True inside.
 #[track_caller]
 fn entered(test: &str) -> bool {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     assert!(geteuid().is_root(), "this test runs containers: run it as root");
     // A real-time class could not enter a control group.
     let first = ["nice", "-n", "-20"];

@@ -20,7 +20,7 @@ const UNIT: &str = "[Service]\nExecStart=/usr/bin/dnslet -conf /etc/dnslet/Coref
                     ExecStartPost=-+/usr/bin/dnslet host renew\n";
 
 /// What `stat` says of resolv.conf, and what is in it.
-const LOOK: &str = "stat -c '%a %u %g %F %N' /etc/resolv.conf; cat /etc/resolv.conf";
+pub const LOOK: &str = "stat -c '%a %u %g %F %N' /etc/resolv.conf; cat /etc/resolv.conf";
 
 /// A machine with dnslet installed and not started.
 struct Machine {

@@ -9,7 +9,7 @@ fn what_is_typed_on_a_host_succeeds() {
     for page in Page::with(Place::Vm) {
         let guest = Guest::boot();
         let package_name = concat!("/srv/dnslet_", env!("CARGO_PKG_VERSION"), "-1_amd64.deb");
-        guest.install(package(), package_name);
+        guest.install(package(1), package_name);
         if page.path != "README.md" {
             guest.run(&format!("DEBIAN_FRONTEND=noninteractive dpkg --install {package_name}"));
         }

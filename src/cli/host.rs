@@ -44,7 +44,8 @@ enum Action {
 #[derive(Debug)]
 pub(super) struct Host {
     action: Action,
-    address: IpAddr,
+    /// Where dnslet listens, if that is said.
+    given: Option<IpAddr>,
 }
 
 /// Lines that say what was done, or why not and what to do.
@@ -64,7 +65,7 @@ impl Host {
             return Err("-dns.port: programs ask port 53, and resolv.conf has no word for another".to_owned());
         }
         let given = flags.localip.as_ref().and_then(|list| list.ips.first().copied());
-        Ok(Host { action, address: given.unwrap_or(Ipv4Addr::LOCALHOST.into()) })
+        Ok(Host { action, given })
     }
 }
 
@@ -76,20 +77,24 @@ pub(super) fn host(host: &Host) -> ExitCode {
         Err(code) => return code,
     };
     let root = Root::real();
-    let answers = || runtime.block_on(answers(host.address));
+    let address = host.given.or_else(|| told(&root)).unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let answers = || runtime.block_on(answers(address));
     let done = match host.action {
         Action::Status => {
-            let (report, well) = status::status(&root, host.address, &answers());
+            let (report, well) = status::status(&root, address, &answers());
             return super::say(&report, if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         _ if !nix::unistd::Uid::effective().is_root() => {
             Err("that changes files below /etc: run it as root (sudo dnslet host ...)".to_owned())
         }
+        Action::Renew if !is_enabled(&root) && plain::is_replaced(&root, address) => {
+            Err(plain::replaced(manager::of(&root).err()))
+        }
         Action::Renew if !is_enabled(&root) => {
             Ok(vec!["nothing to renew: this machine was not made to ask dnslet".to_owned()])
         }
         Action::Enable | Action::Renew => {
-            answers().map_err(|why| silent(host.address, &why)).and_then(|()| enable(&root, host.address))
+            answers().map_err(|why| silent(address, &why)).and_then(|()| enable(&root, address))
         }
         Action::Disable => disable(&root),
     };
@@ -103,11 +108,16 @@ pub(super) fn host(host: &Host) -> ExitCode {
 }
 
 fn enable(root: &Root, address: IpAddr) -> Done {
-    match manager::of(root)? {
+    match manager::of(root).map_err(|why| format!("nothing was changed: {why}"))? {
         InCharge::Nobody => plain::enable(root, address),
         InCharge::NetworkManager => networkmanager::enable(root, address),
         InCharge::Resolved => resolved::enable(root, address),
     }
+}
+
+/// Where dnslet listens, as an earlier `enable` has written it down.
+fn told(root: &Root) -> Option<IpAddr> {
+    plain::told(root).or_else(|| resolved::told(root))
 }
 
 fn is_enabled(root: &Root) -> bool {

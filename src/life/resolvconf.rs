@@ -11,10 +11,16 @@ use crate::upstream::Address;
 pub const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// The servers that NetworkManager knows, whoever writes `/etc/resolv.conf`.
 pub const NETWORK_MANAGER: &str = "/run/NetworkManager/resolv.conf";
+/// The same where NetworkManager has a DNS server of its own, or systemd-resolved, named in that file instead.
+pub const NO_STUB: &str = "/run/NetworkManager/no-stub-resolv.conf";
 /// Every file that [`behind`] may lead to.
-pub const BEHIND: [&str; 2] = [RESOLVED, NETWORK_MANAGER];
+pub const BEHIND: [&str; 3] = [RESOLVED, NETWORK_MANAGER, NO_STUB];
 /// How a line begins that says which of them is followed.
 pub const FOLLOWS: &str = "# dnslet forwards to the servers in ";
+/// What `dnslet host enable` tells systemd-resolved.
+pub const DROP_IN: &str = "/etc/systemd/resolved.conf.d/dnslet.conf";
+/// How the line there begins that lends it the servers of the links, for when dnslet is away.
+pub const LENDS: &str = "# Of the links, for when dnslet is away:\nDNS=";
 /// Where systemd-resolved listens.
 const STUBS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
 
@@ -36,6 +42,8 @@ pub enum Reason {
     NoServers,
     /// It names nobody but this agent itself, at this address: queries would go in circles.
     Ourselves(SocketAddr),
+    /// It names the stub of systemd-resolved, and the file with the servers behind that cannot be read.
+    Stub(io::Error),
 }
 
 impl fmt::Display for ResolvConfError {
@@ -53,6 +61,12 @@ impl fmt::Display for ResolvConfError {
                 "{path} names {address}, where this agent itself listens, and nobody else: queries would go in circles. \
                  Let forward use a file with the real upstreams, or their addresses"
             ),
+            Reason::Stub(error) => write!(
+                f,
+                "{path} names the stub of systemd-resolved, which may ask this agent in turn, and its servers cannot be \
+                 read: {RESOLVED}: {error}. Start systemd-resolved (in a pod: let kubelet's resolvConf be that file), or \
+                 let forward use the addresses of the real upstreams"
+            ),
         }
     }
 }
@@ -64,18 +78,26 @@ impl std::error::Error for ResolvConfError {}
 /// A file may be written for the programs of this machine and not for a forwarder: then the servers are those that its
 /// manager keeps elsewhere ([`behind`]), and ourselves are left out where others are named too.
 pub fn read(path: &Path, own: &Own) -> Result<Vec<Address>, ResolvConfError> {
+    read_below(Path::new("/"), path, own)
+}
+
+/// The same where the files of managers are below `root`.
+fn read_below(root: &Path, path: &Path, own: &Own) -> Result<Vec<Address>, ResolvConfError> {
     let fail = |path: &Path, reason| ResolvConfError { path: path.to_owned(), reason };
-    let text = |path: &Path| match std::fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) => Err(fail(path, Reason::Unreadable(error))),
-    };
-    let (mut path, mut listed) = (path, text(path)?);
-    if let Some(file) = behind(&listed)
-        && let Ok(others) = text(file)
-    {
-        (path, listed) = (file, others);
+    let managed = |file: &str| text(&root.join(file.trim_start_matches('/')));
+    let (mut path, mut listed) = (path, text(path).map_err(|error| fail(path, Reason::Unreadable(error)))?);
+    if let Some(file) = behind(&listed) {
+        match managed(file) {
+            Ok(others) => (path, listed) = (Path::new(file), others),
+            Err(error) if file == RESOLVED => return Err(fail(path, Reason::Stub(error))),
+            // The servers of another day are better than none.
+            Err(_) => {}
+        }
     }
-    let servers = nameservers(&listed);
+    let mut servers = nameservers(&listed);
+    if path == Path::new(RESOLVED) {
+        servers = without_lent(servers, &managed(DROP_IN).unwrap_or_default(), own);
+    }
     if servers.is_empty() {
         return Err(fail(path, Reason::NoServers));
     }
@@ -86,15 +108,36 @@ pub fn read(path: &Path, own: &Own) -> Result<Vec<Address>, ResolvConfError> {
     }
 }
 
+fn text(path: &Path) -> io::Result<String> {
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Without the servers that systemd-resolved has from us: those of the network in which this machine was when they were
+/// lent, listed before those of the network in which it is. They stay where our file names everybody: a server that a
+/// link has too is listed once.
+fn without_lent(servers: Vec<Address>, drop_in: &str, own: &Own) -> Vec<Address> {
+    let told: Vec<Address> = drop_in.lines().filter_map(|line| line.strip_prefix("DNS=")).flat_map(addresses).collect();
+    if servers.iter().all(|server| told.contains(server) || own.holds(server.socket)) {
+        return servers;
+    }
+    let after = drop_in.split_once(LENDS).map_or("", |(_, after)| after);
+    let lent: Vec<Address> = after.lines().take(1).flat_map(addresses).collect();
+    servers.into_iter().filter(|server| !lent.contains(server)).collect()
+}
+
+fn addresses(line: &str) -> impl Iterator<Item = Address> {
+    line.split_whitespace().filter_map(|word| Address::parse(word).ok())
+}
+
 /// The file with the real servers, where this text is for programs: systemd-resolved's, if its stub is named, which may
 /// ask us in turn; or the one that `dnslet host enable` has written down.
-pub fn behind(text: &str) -> Option<&'static Path> {
+pub fn behind(text: &str) -> Option<&'static str> {
     let stub = |server: &Address| STUBS.contains(&server.socket.ip());
     if nameservers(text).iter().any(stub) {
-        return Some(Path::new(RESOLVED));
+        return Some(RESOLVED);
     }
     let said = |file: &str| text.lines().any(|line| line.strip_prefix(FOLLOWS) == Some(file));
-    BEHIND.into_iter().find(|file| said(file)).map(Path::new)
+    BEHIND.into_iter().find(|file| said(file))
 }
 
 /// The addresses of `nameserver` lines. Everything else, lines that do not parse included, is passed over, as the C
@@ -182,8 +225,50 @@ mod tests {
             ),
             ("# dnslet forwards to the servers in /etc/passwd\nnameserver 127.0.0.1\n", None),
         ] {
-            assert_eq!(behind(text), file.map(Path::new), "{text}");
+            assert_eq!(behind(text), file, "{text}");
         }
+    }
+
+    /// What is read of `/etc/resolv.conf` by dnslet at 127.0.0.1 on a machine with these files.
+    fn read_on(name: &str, files: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let root = std::env::temp_dir().join(format!("dnslet-resolvconf-{name}-{}", std::process::id()));
+        for (file, text) in files {
+            let path = root.join(file.trim_start_matches('/'));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let read = read_below(&root, &root.join("etc/resolv.conf"), &own(&["127.0.0.1:53"]));
+        std::fs::remove_dir_all(&root).unwrap();
+        let shown = |servers: Vec<Address>| servers.iter().map(|address| address.socket.ip().to_string()).collect();
+        read.map(shown).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn servers_that_we_lent_to_systemd_resolved_are_asked_only_where_the_links_have_none() {
+        let stub = ("/etc/resolv.conf", "nameserver 127.0.0.53\n");
+        let told = format!("[Resolve]\nDNS=\nDNS=127.0.0.1 9.9.9.9\n{LENDS}192.0.2.1 192.0.2.2\nDomains=~.\n");
+        let of_ours = "nameserver 127.0.0.1\nnameserver 9.9.9.9\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n";
+        let moved = of_ours.to_owned() + "nameserver 198.51.100.1\n";
+        let read = |listed: &str| read_on("lent", &[stub, (RESOLVED, listed), (DROP_IN, &told)]).unwrap();
+        assert_eq!(read(&moved), ["9.9.9.9", "198.51.100.1"]);
+        assert_eq!(read(of_ours), ["9.9.9.9", "192.0.2.1", "192.0.2.2"]);
+        assert_eq!(
+            read_on("own", &[stub, (RESOLVED, &moved)]).unwrap().len(),
+            4,
+            "without our file nobody is left out"
+        );
+    }
+
+    #[test]
+    fn a_stub_is_never_asked_for_the_servers_behind_it() {
+        for text in ["nameserver 127.0.0.53\n", "nameserver 127.0.0.1\nnameserver 127.0.0.53\nnameserver 192.0.2.1\n"] {
+            let error = read_on("stub", &[("/etc/resolv.conf", text)]).unwrap_err();
+            assert!(error.contains("its servers cannot be read: /run/systemd/resolve/resolv.conf: No such"), "{error}");
+        }
+        let follows = format!("{FOLLOWS}{NO_STUB}\nnameserver 127.0.0.1\nnameserver 192.0.2.1\n");
+        let file = ("/etc/resolv.conf", follows.as_str());
+        assert_eq!(read_on("gone", &[file]).unwrap(), ["192.0.2.1"]);
+        assert_eq!(read_on("there", &[file, (NO_STUB, "nameserver 192.0.2.2\n")]).unwrap(), ["192.0.2.2"]);
     }
 
     #[test]

@@ -11,7 +11,11 @@ use super::{Done, text};
 pub(super) const KEPT: &str = "/etc/resolv.conf.before-dnslet";
 
 pub(super) fn enable(root: &Root, address: IpAddr) -> Done {
-    let before = root.text(RESOLV_CONF).unwrap_or_default();
+    let mut before = root.text(RESOLV_CONF).unwrap_or_default();
+    // It may have listened elsewhere.
+    if let Some(told) = told(root) {
+        before = text::without(&before, told);
+    }
     let mut lines = keep(root)?;
     lines.extend(put(root, address, &before, None)?);
     if lines.is_empty() {
@@ -23,6 +27,24 @@ pub(super) fn enable(root: &Root, address: IpAddr) -> Done {
 /// Whether the file is one that was written here.
 pub(super) fn is_ours(root: &Root) -> bool {
     root.link(RESOLV_CONF).is_none() && root.text(RESOLV_CONF).is_some_and(|text| text::ours(&text))
+}
+
+/// dnslet's address, as our file has it.
+pub(super) fn told(root: &Root) -> Option<IpAddr> {
+    let ours = is_ours(root).then(|| root.text(RESOLV_CONF)).flatten()?;
+    text::servers(&ours).first()?.parse().ok()
+}
+
+/// Whether somebody else has written the file since it was ours, and names others first.
+pub(super) fn is_replaced(root: &Root, address: IpAddr) -> bool {
+    let first = root.text(RESOLV_CONF).is_some_and(|text| text::is_first(&text, address));
+    root.exists(KEPT) && !first && !is_ours(root) && !root.same(KEPT, RESOLV_CONF)
+}
+
+/// What to do about that. `who` says who does it again and again, and how to stop that.
+pub(super) fn replaced(who: Option<String>) -> String {
+    let fix = "dnslet host enable writes it again, dnslet host disable leaves it so";
+    format!("{RESOLV_CONF} was written by somebody else since dnslet host enable: {}", who.as_deref().unwrap_or(fix))
 }
 
 /// Keeps what is there, unless it is ours.
@@ -50,27 +72,26 @@ pub(super) fn put(root: &Root, address: IpAddr, before: &str, follows: Option<&s
 
 /// Brings back what was kept. A file that somebody else has written since is left alone.
 pub(super) fn disable(root: &Root) -> Done {
-    let ours = is_ours(root).then(|| root.text(RESOLV_CONF)).flatten();
-    match (ours, root.exists(KEPT)) {
-        (Some(_), true) => {
+    match (is_ours(root), root.exists(KEPT)) {
+        (true, true) => {
             root.bring_back(KEPT, RESOLV_CONF)?;
             Ok(vec![format!("{RESOLV_CONF} is what it was before")])
         }
-        (Some(text), false) => {
-            let first = text::servers(&text).first().and_then(|server| server.parse().ok());
-            let address = first.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        (true, false) => {
+            let text = root.text(RESOLV_CONF).unwrap_or_default();
+            let address = told(root).unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
             root.put(RESOLV_CONF, &text::without(&text, address))?;
             Ok(vec![format!("{KEPT} is gone: {RESOLV_CONF} is what it was under dnslet, without {address}")])
         }
-        (None, true) if root.same(KEPT, RESOLV_CONF) => {
+        (false, true) if root.same(KEPT, RESOLV_CONF) => {
             root.remove(KEPT)?;
             Ok(vec![format!("removed {KEPT}, a second name of {RESOLV_CONF}")])
         }
-        (None, true) => {
+        (false, true) => {
             root.remove(KEPT)?;
             Ok(vec![format!("{RESOLV_CONF} was written by somebody else since: it stays; removed {KEPT}")])
         }
-        (None, false) => Ok(Vec::new()),
+        (false, false) => Ok(Vec::new()),
     }
 }
 

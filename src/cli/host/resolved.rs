@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use super::files::Root;
 use super::{Done, services, text};
-use crate::life::resolvconf::RESOLVED;
+use crate::life::resolvconf::{LENDS, RESOLVED};
 
 /// What it is told.
-pub(super) const DROP_IN: &str = "/etc/systemd/resolved.conf.d/dnslet.conf";
+pub(super) use crate::life::resolvconf::DROP_IN;
+const HEAD: &str = "# Written by dnslet host enable, removed by dnslet host disable.\n";
 const UNIT: &str = "systemd-resolved.service";
 
 pub(super) fn enable(root: &Root, address: IpAddr) -> Done {
@@ -17,38 +18,94 @@ pub(super) fn enable(root: &Root, address: IpAddr) -> Done {
             "nothing was changed: /etc/resolv.conf leads to systemd-resolved, which does not run: systemctl start {UNIT}"
         ));
     }
-    match standing(root, address)? {
-        Standing::First => return Ok(vec![format!("systemd-resolved asks {address} first already")]),
-        // It keeps to a server that answers; reading its list again, it begins with the first.
-        Standing::Left(server) => {
-            let reloaded = services::reload(UNIT)?;
-            return Ok(reloaded.into_iter().chain([format!("it asks {address} first again, not {server}")]).collect());
-        }
-        Standing::Stale | Standing::Not(_) => {}
-    }
-    // The servers of today are those that it asks without us.
-    let mut lines = release(root)?;
-    if global()?.contains("+DNSOverTLS") {
+    let global = global()?;
+    if global.contains("+DNSOverTLS") {
         return Err("systemd-resolved asks over TLS only, and dnslet is asked without: set DNSOverTLS=no in \
                     /etc/systemd/resolved.conf, and let dnslet ask over TLS (forward . tls://...)"
             .to_owned());
     }
-    let before = root.text(RESOLVED).unwrap_or_default();
-    let others = text::others(&before, address).join(" ");
-    root.put(DROP_IN, &written(address, &others))?;
-    let behind = if others.is_empty() { "nobody" } else { &others };
-    lines.push(format!("{DROP_IN} names {address} first, and behind it {behind}"));
+    let servers = Servers::of_today(root)?;
+    let new = servers.written(address);
+    match standing(root, address)? {
+        Standing::First => return Ok(vec![format!("systemd-resolved asks {address} first already")]),
+        // It keeps to a server that answers; reading its list again, it begins with the first.
+        Standing::Left(server) if root.text(DROP_IN).as_ref() == Some(&new) => {
+            let reloaded = services::reload(UNIT)?;
+            return Ok(reloaded.into_iter().chain([format!("it asks {address} first again, not {server}")]).collect());
+        }
+        _ => root.put(DROP_IN, &new)?,
+    }
     let told = services::reload(UNIT).and_then(|reloaded| match standing(root, address)? {
         Standing::Not(why) => Err(format!("systemd-resolved does not do as it was told: {why}")),
         _ => Ok(reloaded),
     });
+    let line = format!("{DROP_IN} names {address} first, and behind it {}", servers.shown());
     match told {
-        Ok(reloaded) => Ok(lines.into_iter().chain(reloaded).collect()),
+        Ok(reloaded) => Ok([line].into_iter().chain(reloaded).collect()),
         Err(why) => Err(match release(root) {
             Ok(_) => format!("taken back: {why}"),
             Err(also) => format!("{why}; and it could not be taken back: {also}"),
         }),
     }
+}
+
+/// Whom it asks without us.
+struct Servers {
+    /// Of its own configuration.
+    own: Vec<String>,
+    links: Vec<String>,
+}
+
+impl Servers {
+    /// The links' as it has them; its own are in our file since that replaces them.
+    fn of_today(root: &Root) -> Result<Servers, String> {
+        let told = root.text(DROP_IN);
+        let said = services::output("resolvectl", &["dns", "--no-pager"])?;
+        let (global, links): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.starts_with("Global:"));
+        let own = match &told {
+            Some(told) => first_line(told).skip(1).map(str::to_owned).collect(),
+            None => words(&global),
+        };
+        let links = words(&links).into_iter().filter(|server| !own.contains(server)).collect();
+        Ok(Servers { own, links })
+    }
+
+    fn shown(&self) -> String {
+        let all: Vec<&str> = self.own.iter().chain(&self.links).map(String::as_str).collect();
+        if all.is_empty() { "nobody".to_owned() } else { all.join(" ") }
+    }
+
+    fn written(&self, address: IpAddr) -> String {
+        let own: String = self.own.iter().map(|server| format!(" {server}")).collect();
+        let links = match self.links.as_slice() {
+            // An empty list would take back what was said before it.
+            [] => String::new(),
+            links => format!("{LENDS}{}\n", links.join(" ")),
+        };
+        format!("{HEAD}[Resolve]\nDNS=\nDNS={address}{own}\n{links}Domains=~.\n")
+    }
+}
+
+/// dnslet's address, as our file has it.
+pub(super) fn told(root: &Root) -> Option<IpAddr> {
+    first_line(&root.text(DROP_IN)?).next()?.parse().ok()
+}
+
+/// dnslet, and the servers of its own configuration.
+fn first_line(told: &str) -> impl Iterator<Item = &str> {
+    let mut lists = told.lines().filter_map(|line| line.strip_prefix("DNS=")).filter(|list| !list.is_empty());
+    lists.next().unwrap_or_default().split_whitespace()
+}
+
+/// The servers in lines like `Link 2 (eth0): 192.0.2.1 192.0.2.2`, each once.
+fn words(lines: &[&str]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for server in lines.iter().filter_map(|line| line.split_once(": ")).flat_map(|(_, list)| list.split_whitespace()) {
+        if !found.iter().any(|other| other == server) {
+            found.push(server.to_owned());
+        }
+    }
+    found
 }
 
 /// Has it ask its own servers again.
@@ -84,15 +141,8 @@ pub(super) fn standing(root: &Root, address: IpAddr) -> Result<Standing, String>
     if let Some(other) = current(&global).filter(|server| server.parse() != Ok(address)) {
         return Ok(Standing::Left(other.to_owned()));
     }
-    let fresh = told == written(address, &text::others(&asked, address).join(" "));
+    let fresh = told == Servers::of_today(root)?.written(address);
     Ok(if fresh { Standing::First } else { Standing::Stale })
-}
-
-fn written(address: IpAddr, others: &str) -> String {
-    format!(
-        "# Written by dnslet host enable, removed by dnslet host disable.\n[Resolve]\nDNS=\nDNS={}\nDomains=~.\n",
-        format!("{address} {others}").trim_end()
-    )
 }
 
 /// What it says of the servers that belong to no link.
@@ -115,5 +165,20 @@ mod tests {
         let global = "Global\n         Protocols: +LLMNR -DNSOverTLS\nCurrent DNS Server: 198.18.0.1\n       DNS Servers: 127.0.0.1 198.18.0.1";
         assert_eq!(current(global), Some("198.18.0.1"));
         assert_eq!(current("Global\n  Protocols: -LLMNR"), None);
+    }
+
+    #[test]
+    fn what_is_told_names_its_own_servers_and_lends_those_of_the_links() {
+        let of = |own: &[&str], links: &[&str]| Servers { own: words(own), links: words(links) };
+        let servers =
+            of(&["Global: 9.9.9.9"], &["Link 2 (eth0): 192.0.2.1 192.0.2.2", "Link 3 (wg0):", "Link 4 (b): 192.0.2.1"]);
+        let text = servers.written(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        assert!(
+            text.contains(&format!("DNS=\nDNS=127.0.0.1 9.9.9.9\n{LENDS}192.0.2.1 192.0.2.2\nDomains=~.\n")),
+            "{text}"
+        );
+        assert_eq!(first_line(&text).collect::<Vec<_>>(), ["127.0.0.1", "9.9.9.9"]);
+        let alone = of(&[], &[]).written(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        assert!(alone.ends_with("DNS=\nDNS=127.0.0.1\nDomains=~.\n"), "{alone}");
     }
 }

@@ -1,5 +1,7 @@
 //! Services of systemd, spoken to through their own tools.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// What a program prints; the error is a sentence for the operator.
@@ -14,6 +16,16 @@ pub(super) fn output(program: &str, arguments: &[&str]) -> Result<String, String
 
 pub(super) fn is_active(unit: &str) -> bool {
     output("systemctl", &["is-active", "--quiet", unit]).is_ok()
+}
+
+/// Whether a program of this name runs, on the files that we see: one in a container has its own. What belongs to others is
+/// told to root alone.
+pub(super) fn runs_here(program: &str) -> bool {
+    let mounts = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
+    let ours = mounts(Path::new("/proc/self"));
+    let named = |process: &Path| fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == program);
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    processes.into_iter().any(|process| named(&process) && mounts(&process) == ours)
 }
 
 /// Has a service that runs read its configuration again: one that cannot do that while it runs is started anew. What

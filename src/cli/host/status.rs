@@ -18,8 +18,9 @@ pub(super) fn status(root: &Root, address: IpAddr, answers: &Result<(), String>)
     let manager = manager::of(root);
     let first = match &manager {
         Ok(InCharge::Resolved) => in_resolved(root, address),
+        _ if plain::is_replaced(root, address) => Err(plain::replaced(None)),
         Ok(manager) => in_file(root, address, *manager),
-        Err(_) => Err(format!("{RESOLV_CONF} is not dnslet's to change")),
+        Err(_) => in_file(root, address, InCharge::Nobody),
     };
     let rows = [
         ("in charge", manager.as_ref().map_or_else(Clone::clone, ToString::to_string)),

@@ -91,11 +91,25 @@ fn an_end_between_two_steps_leaves_nothing_that_the_next_cannot_finish() {
 fn what_somebody_else_wrote_since_stays() {
     let machine = Machine::new("since");
     enable(&machine.root(), US).unwrap();
+    fs::write(machine.file(), "nameserver 127.0.0.1\nnameserver 192.0.2.2\n").unwrap();
+    assert!(!is_replaced(&machine.root(), US), "dnslet is asked first all the same");
     fs::write(machine.file(), "nameserver 192.0.2.2\n").unwrap();
+    assert!(is_replaced(&machine.root(), US));
     let lines = disable(&machine.root()).unwrap();
     assert!(lines[0].contains("written by somebody else since: it stays"), "{lines:?}");
     assert_eq!(fs::read_to_string(machine.file()).unwrap(), "nameserver 192.0.2.2\n");
     assert_eq!(machine.etc(), ["resolv.conf"]);
+}
+
+#[test]
+fn where_dnslet_listens_is_remembered_and_may_change() {
+    let machine = Machine::new("moved");
+    let elsewhere = "127.0.0.9".parse().unwrap();
+    enable(&machine.root(), elsewhere).unwrap();
+    assert_eq!(told(&machine.root()), Some(elsewhere));
+    enable(&machine.root(), US).unwrap();
+    let text = fs::read_to_string(machine.file()).unwrap();
+    assert_eq!(text::servers(&text), ["127.0.0.1", "192.0.2.1"], "dnslet is not behind itself");
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod status;
 mod text;
 
 use files::Root;
-use manager::InCharge;
+use manager::{InCharge, RESOLV_CONF};
 
 /// How long dnslet may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -93,10 +93,8 @@ pub(super) fn host(host: &Host) -> ExitCode {
         Action::Renew if !is_enabled(&root) => {
             Ok(vec!["nothing to renew: this machine was not made to ask dnslet".to_owned()])
         }
-        Action::Enable | Action::Renew => {
-            answers().map_err(|why| silent(address, &why)).and_then(|()| enable(&root, address))
-        }
-        Action::Disable => disable(&root),
+        Action::Enable | Action::Renew => root.lock().and_then(|_held| enable(&root, address, answers)),
+        Action::Disable => root.lock().and_then(|_held| disable(&root)),
     };
     match done {
         Ok(lines) => super::say(&lines.iter().map(|line| format!("{line}\n")).collect::<String>(), ExitCode::SUCCESS),
@@ -107,12 +105,27 @@ pub(super) fn host(host: &Host) -> ExitCode {
     }
 }
 
-fn enable(root: &Root, address: IpAddr) -> Done {
-    match manager::of(root).map_err(|why| format!("nothing was changed: {why}"))? {
-        InCharge::Nobody => plain::enable(root, address),
-        InCharge::NetworkManager => networkmanager::enable(root, address),
-        InCharge::Resolved => resolved::enable(root, address),
+fn enable(root: &Root, address: IpAddr, answers: impl Fn() -> Result<(), String>) -> Done {
+    let manager = match manager::of(root) {
+        Err(_) if plain::names_first(root, address) => None,
+        found => Some(found.and_then(able).map_err(|why| format!("nothing was changed: {why}"))?),
+    };
+    answers().map_err(|why| silent(address, &why))?;
+    match manager {
+        // Another program does, told so by its own means.
+        None => Ok(vec![format!("{RESOLV_CONF} names {address} first already")]),
+        Some(InCharge::Nobody) => plain::enable(root, address),
+        Some(InCharge::NetworkManager) => networkmanager::enable(root, address),
+        Some(InCharge::Resolved) => resolved::enable(root, address),
     }
+}
+
+/// Whether dnslet can be put in front of it.
+fn able(manager: InCharge) -> Result<InCharge, String> {
+    if manager == InCharge::NetworkManager {
+        networkmanager::check()?;
+    }
+    Ok(manager)
 }
 
 /// Where dnslet listens, as an earlier `enable` has written it down.

@@ -10,6 +10,9 @@ use nix::errno::Errno;
 /// What is put into a file of ours, for everybody to read.
 const MODE: u32 = 0o644;
 
+/// Held by the one that changes something: an operator, or the service that starts.
+const LOCK: &str = "/run/dnslet-host.lock";
+
 /// Where `/` is.
 pub(super) struct Root(PathBuf);
 
@@ -23,6 +26,16 @@ impl Root {
     #[cfg(test)]
     pub(super) fn at(directory: &Path) -> Root {
         Root(directory.to_owned())
+    }
+
+    /// Waits until nobody else changes anything; others wait until the file is dropped.
+    pub(super) fn lock(&self) -> Result<File, String> {
+        let open = || {
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path(LOCK))?;
+            file.lock()?;
+            Ok(file)
+        };
+        open().map_err(|error: io::Error| format!("nothing was changed: {LOCK}: {error}"))
     }
 
     fn path(&self, file: &str) -> PathBuf {

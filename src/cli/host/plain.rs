@@ -35,10 +35,14 @@ pub(super) fn told(root: &Root) -> Option<IpAddr> {
     text::servers(&ours).first()?.parse().ok()
 }
 
+/// Whether programs are told to ask dnslet first, whoever has written that.
+pub(super) fn names_first(root: &Root, address: IpAddr) -> bool {
+    root.text(RESOLV_CONF).is_some_and(|text| text::is_first(&text, address))
+}
+
 /// Whether somebody else has written the file since it was ours, and names others first.
 pub(super) fn is_replaced(root: &Root, address: IpAddr) -> bool {
-    let first = root.text(RESOLV_CONF).is_some_and(|text| text::is_first(&text, address));
-    root.exists(KEPT) && !first && !is_ours(root) && !root.same(KEPT, RESOLV_CONF)
+    root.exists(KEPT) && !names_first(root, address) && !is_ours(root) && !root.same(KEPT, RESOLV_CONF)
 }
 
 /// What to do about that. `who` says who does it again and again, and how to stop that.

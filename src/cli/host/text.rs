@@ -7,6 +7,9 @@ use crate::life::resolvconf::FOLLOWS;
 /// The first line of what is ours.
 const HEAD: &str = "# Written by dnslet host enable; dnslet host disable brings back what was here.\n";
 
+/// Of a server that says nothing, programs go on to the next after this, and not after 5 s.
+const TIMEOUT: &str = "options timeout:1";
+
 /// Whether `dnslet host enable` wrote it.
 pub(super) fn ours(text: &str) -> bool {
     text.starts_with(HEAD)
@@ -41,13 +44,21 @@ pub(super) fn written(before: &str, address: IpAddr, follows: Option<&str>) -> S
     text.push_str(&format!("nameserver {address}\n"));
     text.extend(others(before, address).iter().map(|server| format!("nameserver {server}\n")));
     text.extend(before.lines().filter_map(kept));
+    if !others(before, address).is_empty() && !has_timeout(before) {
+        text.push_str(&format!("{TIMEOUT}\n"));
+    }
     text
+}
+
+fn has_timeout(text: &str) -> bool {
+    let options = text.lines().filter(|line| value(line, "options").is_some());
+    options.flat_map(str::split_whitespace).any(|option| option.starts_with("timeout:"))
 }
 
 /// The same without dnslet, where what was there before is lost.
 pub(super) fn without(text: &str, address: IpAddr) -> String {
     let servers = others(text, address).into_iter().map(|server| format!("nameserver {server}\n"));
-    servers.chain(text.lines().filter_map(kept)).collect()
+    servers.chain(text.lines().filter(|line| *line != TIMEOUT).filter_map(kept)).collect()
 }
 
 /// A line that names no server and is no comment. With `rotate`, programs would not ask dnslet first.
@@ -81,10 +92,14 @@ mod tests {
             "# by hand\nsearch corp.example\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\noptions ndots:2 rotate\n";
         let text = written(before, US, Some(NETWORK_MANAGER));
         let lines = "# dnslet forwards to the servers in /run/NetworkManager/resolv.conf\nnameserver 127.0.0.1\n\
-                     nameserver 192.0.2.1\nnameserver fe80::1%eth0\nsearch corp.example\noptions ndots:2\n";
+                     nameserver 192.0.2.1\nnameserver fe80::1%eth0\nsearch corp.example\noptions ndots:2\n\
+                     options timeout:1\n";
         assert_eq!(text, [HEAD, lines].concat());
         assert!(ours(&text) && is_first(&text, US) && !ours(before) && !is_first(before, US));
         assert_eq!(written(&text, US, Some(NETWORK_MANAGER)), text, "what is written again stays");
+        let patient = "nameserver 192.0.2.1\noptions timeout:3\n";
+        assert!(written(patient, US, None).ends_with(patient), "what is set stays");
+        assert!(!written("nameserver 127.0.0.1\n", US, None).contains("timeout"), "nobody is behind it");
         assert_eq!(
             without(&text, US),
             "nameserver 192.0.2.1\nnameserver fe80::1%eth0\nsearch corp.example\noptions ndots:2\n"

@@ -48,7 +48,10 @@ fn what_was_there_comes_back_as_the_same_file() {
     let inode = fs::metadata(machine.file()).unwrap().ino();
     assert_eq!(enable(&machine.root(), US).unwrap().len(), 2);
     let text = fs::read_to_string(machine.file()).unwrap();
-    assert!(text.ends_with("nameserver 127.0.0.1\nnameserver 192.0.2.1\nsearch corp.example\n"), "{text}");
+    assert!(
+        text.ends_with("nameserver 127.0.0.1\nnameserver 192.0.2.1\nsearch corp.example\noptions timeout:1\n"),
+        "{text}"
+    );
     assert_eq!(fs::metadata(machine.file()).unwrap().mode() & 0o777, 0o644, "everybody may read it");
     assert_eq!(enable(&machine.root(), US).unwrap(), ["/etc/resolv.conf names 127.0.0.1 first already"]);
     assert_eq!(machine.etc(), ["resolv.conf", "resolv.conf.before-dnslet"]);
@@ -99,6 +102,17 @@ fn what_somebody_else_wrote_since_stays() {
     assert!(lines[0].contains("written by somebody else since: it stays"), "{lines:?}");
     assert_eq!(fs::read_to_string(machine.file()).unwrap(), "nameserver 192.0.2.2\n");
     assert_eq!(machine.etc(), ["resolv.conf"]);
+}
+
+#[test]
+fn one_at_a_time_changes_something() {
+    let machine = Machine::new("lock");
+    fs::create_dir(machine.0.join("run")).unwrap();
+    let held = machine.root().lock().unwrap();
+    let other = fs::File::open(machine.0.join("run/dnslet-host.lock")).unwrap();
+    assert!(matches!(other.try_lock(), Err(fs::TryLockError::WouldBlock)));
+    drop(held);
+    other.try_lock().unwrap();
 }
 
 #[test]

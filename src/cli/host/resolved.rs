@@ -66,7 +66,12 @@ impl Servers {
             Some(told) => first_line(told).skip(1).map(str::to_owned).collect(),
             None => words(&global),
         };
-        let links = words(&links).into_iter().filter(|server| !own.contains(server)).collect();
+        let mut links = words(&links);
+        if links.is_empty() {
+            // As at a boot: those of another day are better than none.
+            links = told.as_deref().map(lent).unwrap_or_default();
+        }
+        links.retain(|server| !own.contains(server));
         Ok(Servers { own, links })
     }
 
@@ -95,6 +100,12 @@ pub(super) fn told(root: &Root) -> Option<IpAddr> {
 fn first_line(told: &str) -> impl Iterator<Item = &str> {
     let mut lists = told.lines().filter_map(|line| line.strip_prefix("DNS=")).filter(|list| !list.is_empty());
     lists.next().unwrap_or_default().split_whitespace()
+}
+
+/// The servers of the links, as our file has them.
+fn lent(told: &str) -> Vec<String> {
+    let after = told.split_once(LENDS).map_or("", |(_, after)| after);
+    after.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
 /// The servers in lines like `Link 2 (eth0): 192.0.2.1 192.0.2.2`, each once.
@@ -178,6 +189,7 @@ mod tests {
             "{text}"
         );
         assert_eq!(first_line(&text).collect::<Vec<_>>(), ["127.0.0.1", "9.9.9.9"]);
+        assert_eq!(lent(&text), ["192.0.2.1", "192.0.2.2"]);
         let alone = of(&[], &[]).written(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
         assert!(alone.ends_with("DNS=\nDNS=127.0.0.1\nDomains=~.\n"), "{alone}");
     }

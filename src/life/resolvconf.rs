@@ -42,7 +42,7 @@ pub enum Reason {
     NoServers,
     /// It names nobody but this agent itself, at this address: queries would go in circles.
     Ourselves(SocketAddr),
-    /// It names the stub of systemd-resolved, and the file with the servers behind that cannot be read.
+    /// It names the stub of systemd-resolved, which asks this agent, and the file with the servers behind that cannot be read.
     Stub(io::Error),
 }
 
@@ -63,9 +63,8 @@ impl fmt::Display for ResolvConfError {
             ),
             Reason::Stub(error) => write!(
                 f,
-                "{path} names the stub of systemd-resolved, which may ask this agent in turn, and its servers cannot be \
-                 read: {RESOLVED}: {error}. Start systemd-resolved (in a pod: let kubelet's resolvConf be that file), or \
-                 let forward use the addresses of the real upstreams"
+                "{path} names the stub of systemd-resolved, which asks this agent by {DROP_IN}, and its servers cannot be \
+                 read: {RESOLVED}: {error}. Start systemd-resolved, or let forward use the addresses of the real upstreams"
             ),
         }
     }
@@ -89,8 +88,9 @@ fn read_below(root: &Path, path: &Path, own: &Own) -> Result<Vec<Address>, Resol
     if let Some(file) = behind(&listed) {
         match managed(file) {
             Ok(others) => (path, listed) = (Path::new(file), others),
-            Err(error) if file == RESOLVED => return Err(fail(path, Reason::Stub(error))),
-            // The servers of another day are better than none.
+            // It asks us in turn.
+            Err(error) if file == RESOLVED && managed(DROP_IN).is_ok() => return Err(fail(path, Reason::Stub(error))),
+            // The stub itself, as in a pod with the node's network, or the servers of another day: better than none.
             Err(_) => {}
         }
     }
@@ -260,9 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stub_is_never_asked_for_the_servers_behind_it() {
+    fn a_stub_that_asks_us_is_not_asked_for_the_servers_behind_it() {
         for text in ["nameserver 127.0.0.53\n", "nameserver 127.0.0.1\nnameserver 127.0.0.53\nnameserver 192.0.2.1\n"] {
-            let error = read_on("stub", &[("/etc/resolv.conf", text)]).unwrap_err();
+            let file = ("/etc/resolv.conf", text);
+            let in_a_pod = read_on("pod", &[file]).unwrap();
+            assert!(in_a_pod.contains(&"127.0.0.53".to_owned()), "{in_a_pod:?}");
+            let error = read_on("stub", &[file, (DROP_IN, "[Resolve]\nDNS=127.0.0.1\n")]).unwrap_err();
             assert!(error.contains("its servers cannot be read: /run/systemd/resolve/resolv.conf: No such"), "{error}");
         }
         let follows = format!("{FOLLOWS}{NO_STUB}\nnameserver 127.0.0.1\nnameserver 192.0.2.1\n");

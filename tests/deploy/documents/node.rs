@@ -26,12 +26,16 @@ const TEST: &str = "deploy::documents::node";
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// In namespaces, one of processes among them: `dnslet ready` asks the agent that is in its own. Directories for scratch are
-/// named by process ids, which others in such a namespace have, too.
+/// named by process ids, which others in such a namespace have, too: they get a place of their own, and not over a checkout
+/// that is itself in the usual one.
 fn entered(test: &str) -> bool {
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("documents");
+    fs::create_dir_all(&scratch).expect("a writable target directory");
+    let place = format!("TMPDIR={}", scratch.display());
     let flags = ["--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    let inside = lab::furnished(namespace::entered_with(&[], &flags, &format!("{TEST}::{test}")));
+    let inside = lab::furnished(namespace::entered_with(&["env", &place], &flags, &format!("{TEST}::{test}")));
     if inside {
-        successful(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(std::env::temp_dir()));
+        successful(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(scratch));
     }
     inside
 }

@@ -63,11 +63,5 @@ pub(super) fn is_fresh(root: &Root, address: IpAddr) -> bool {
 
 /// Lets it write the file again, which it does at once, with the servers of today.
 pub(super) fn release(root: &Root) -> Done {
-    if !root.exists(DROP_IN) {
-        return Ok(Vec::new());
-    }
-    root.remove(DROP_IN)?;
-    let mut lines = vec![format!("removed {DROP_IN}: NetworkManager writes {RESOLV_CONF} again")];
-    lines.extend(services::reload(UNIT)?);
-    Ok(lines)
+    services::without(root, DROP_IN, UNIT, &format!("NetworkManager writes {RESOLV_CONF} again"))
 }

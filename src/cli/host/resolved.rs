@@ -121,13 +121,7 @@ fn words(lines: &[&str]) -> Vec<String> {
 
 /// Has it ask its own servers again.
 pub(super) fn release(root: &Root) -> Done {
-    if !root.exists(DROP_IN) {
-        return Ok(Vec::new());
-    }
-    root.remove(DROP_IN)?;
-    let mut lines = vec![format!("removed {DROP_IN}: systemd-resolved asks its own servers")];
-    lines.extend(services::reload(UNIT)?);
-    Ok(lines)
+    services::without(root, DROP_IN, UNIT, "systemd-resolved asks its own servers")
 }
 
 /// Whom it asks.

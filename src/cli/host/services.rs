@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::Done;
+use super::files::Root;
+
 /// What a program prints; the error is a sentence for the operator.
 pub(super) fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
     let call = || format!("{program} {}", arguments.join(" "));
@@ -26,6 +29,17 @@ pub(super) fn runs_here(program: &str) -> bool {
     let named = |process: &Path| fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == program);
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
     processes.into_iter().any(|process| named(&process) && mounts(&process) == ours)
+}
+
+/// Takes a drop-in of ours away from a service, if it is there, and has it read what is left. `effect` says what follows.
+pub(super) fn without(root: &Root, drop_in: &str, unit: &str, effect: &str) -> Done {
+    if !root.exists(drop_in) {
+        return Ok(Vec::new());
+    }
+    root.remove(drop_in)?;
+    let mut lines = vec![format!("removed {drop_in}: {effect}")];
+    lines.extend(reload(unit)?);
+    Ok(lines)
 }
 
 /// Has a service that runs read its configuration again: one that cannot do that while it runs is started anew. What

@@ -98,9 +98,7 @@ impl Holdings {
             Use::Http => http.contains(address),
         });
     }
-}
 
-impl Holdings {
     /// Leaves every address that other processes have sockets on to them: from then on no query comes to ours there. What
     /// came before can still be answered. What was inherited stays as it is: the service manager has it open too. What fails
     /// at one address or over one transport keeps no other from being left.
